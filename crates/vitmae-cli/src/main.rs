@@ -1,0 +1,3 @@
+//! The `vitmae` command.
+
+fn main() {}

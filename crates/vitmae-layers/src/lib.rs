@@ -1,0 +1,2 @@
+//! Transformer layers with explicit forward and backward.
+#![forbid(unsafe_code)]

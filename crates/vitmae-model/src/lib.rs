@@ -1,0 +1,2 @@
+//! ViTMAE: config, positions, masking, encoder, decoder, loss.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Device, Tensor and one function per operation for masked autoencoders.

@@ -1,0 +1,1 @@
+//! Comparator, gradient check, f64 references and parity cases of the vitmae workspace.

@@ -1,0 +1,3 @@
+//! The chores of the `vitmae` workspace.
+
+fn main() {}
