@@ -1,2 +1,36 @@
 //! Reads and writes ViTMAE checkpoints safely in every layout.
+//!
+//! A file passes these stages in order, and is refused at the first that fails:
+//!
+//! | stage | file |
+//! |---|---|
+//! | the header is sound and covers every byte | [`safetensors_header`] |
+//! | the names belong to a layout that is read | [`layout`] |
+//! | the configuration is sound in itself | `vitmae_model::config` |
+//! | names and shapes are those the configuration asks for | [`comparison`] |
+//! | the data are read tensor by tensor | [`safetensors_file`] |
+//!
+//! Nothing is allocated for a tensor before the first four have passed. Writing goes through
+//! [`atomic_file`]: a failure leaves the old file as it was.
 #![forbid(unsafe_code)]
+
+pub mod architecture;
+pub mod atomic_file;
+pub mod comparison;
+pub mod dtype;
+mod error;
+pub mod layout;
+mod names;
+pub mod parameters;
+pub mod safetensors_file;
+pub mod safetensors_header;
+pub mod safetensors_writer;
+
+pub use atomic_file::write_atomically;
+pub use comparison::{LoadOptions, Mismatch};
+pub use dtype::Dtype;
+pub use error::WeightsError;
+pub use layout::Layout;
+pub use safetensors_file::SafetensorsFile;
+pub use safetensors_header::TensorInfo;
+pub use safetensors_writer::{TensorToWrite, write_safetensors};
