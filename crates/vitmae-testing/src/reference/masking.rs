@@ -75,8 +75,10 @@ mod tests {
 
     #[test]
     fn equal_noise_keeps_index_order() {
-        let found = from_noise(&[0.5; 6], 1, 6, 0.5);
-        assert_eq!(found.ids_restore, [0, 1, 2, 3, 4, 5]);
+        // Long enough that an unstable sort would show.
+        let found = from_noise(&[0.5, 0.25].repeat(100), 1, 200, 0.5);
+        let expected: Vec<u32> = (0..100).flat_map(|pair| [100 + pair, pair]).collect();
+        assert_eq!(found.ids_restore, expected);
     }
 
     #[test]
