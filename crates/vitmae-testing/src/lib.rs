@@ -1,6 +1,8 @@
 //! Comparator, gradient check, f64 references and parity cases of the vitmae workspace.
 //!
 //! - [`close`]: the one comparator of numbers, which refuses NaN, wrong lengths and empty input.
+//! - [`error_model`]: how far an f32 kernel may lie from the f64 reference.
+//! - [`guarded`]: output buffers with canaries around and poison inside.
 //! - [`gradient_check`]: central differences against an analytic gradient.
 //! - [`reference`]: every operation as its plain formula in f64 loops, forward and backward,
 //!   written apart from every product kernel.
@@ -13,5 +15,7 @@
 pub mod cases;
 pub mod close;
 pub mod draws;
+pub mod error_model;
 pub mod gradient_check;
+pub mod guarded;
 pub mod reference;
