@@ -38,6 +38,14 @@ pub enum WeightsError {
         path: PathBuf,
     },
 
+    /// The file is of another format, told by its first bytes.
+    #[error("the file is {format}, not safetensors\nhelp: {help}")]
+    OtherFormat {
+        /// What it is.
+        format: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
     /// The file cannot even hold the length of a header.
     #[error("safetensors: the file has {found} bytes, expected at least 8")]
     TooShort {
@@ -247,6 +255,14 @@ pub enum WeightsError {
     )]
     LayoutNotRead {
         /// The layout found.
+        layout: Layout,
+    },
+    /// A layout has no name for a parameter.
+    #[error("parameter `{name}` has no place in the layout of {layout}")]
+    NoPlace {
+        /// The parameter.
+        name: String,
+        /// The layout asked for.
         layout: Layout,
     },
     /// The tensors are not those the configuration asks for.

@@ -5,6 +5,7 @@
 //! tensor claims never exceeds the bytes that are there.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,13 @@ pub struct SafetensorsFile {
     path: PathBuf,
     data_start: u64,
     file_bytes: u64,
+}
+
+impl fmt::Debug for SafetensorsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, tensors) = (&self.path, self.header.tensors.len());
+        f.debug_struct("SafetensorsFile").field("path", path).field("tensors", &tensors).finish()
+    }
 }
 
 trait ReadSeek: Read + Seek + Send {}

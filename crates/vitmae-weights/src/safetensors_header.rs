@@ -25,6 +25,20 @@ pub const MAX_TENSORS: usize = 65_536;
 /// The largest number of axes accepted.
 pub const MAX_RANK: usize = 8;
 
+const CONVERT: &str = "convert it to safetensors";
+
+/// First bytes of the other files weights are kept in.
+const OTHER_FORMATS: [(&[u8], &str, &str); 4] = [
+    (b"PK\x03\x04", "a PyTorch archive (`.pth`, `.pt`, `.bin`)", CONVERT),
+    (b"\x80\x02\x8a\x0a", "a PyTorch pickle of before version 1.6", CONVERT),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (`.h5`)", CONVERT),
+    (
+        b"version ",
+        "a pointer of Git LFS to a file that was not fetched",
+        "fetch the file itself with `git lfs pull`",
+    ),
+];
+
 /// One tensor of a file: what it is called and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -65,8 +79,14 @@ impl Header {
     /// Reads the length that starts a file of `file_bytes`: how many bytes the header has.
     ///
     /// # Errors
-    /// [`WeightsError::HeaderTooLarge`], [`WeightsError::HeaderBeyondFile`].
+    /// [`WeightsError::HeaderTooLarge`], [`WeightsError::HeaderBeyondFile`], and
+    /// [`WeightsError::OtherFormat`] for the first bytes of other weight files.
     pub fn length(first: [u8; 8], file_bytes: u64) -> Result<u64, WeightsError> {
+        // As a length each of these exceeds the cap, so no valid file is misjudged.
+        let other = OTHER_FORMATS.iter().find(|(magic, _, _)| first.starts_with(magic));
+        if let Some((_, format, help)) = other {
+            return Err(WeightsError::OtherFormat { format, help });
+        }
         let found = u64::from_le_bytes(first);
         let available = file_bytes.saturating_sub(8);
         if found > available {
@@ -285,6 +305,19 @@ mod tests {
             length(MAX_HEADER_BYTES + 1, u64::MAX).unwrap_err(),
             "safetensors: the header claims 16777217 bytes, expected at most 16777216"
         );
+    }
+
+    #[test]
+    fn other_formats_are_named() {
+        for (magic, format, help) in OTHER_FORMATS {
+            let mut first = [0; 8];
+            first[..magic.len()].copy_from_slice(magic);
+            assert!(u64::from_le_bytes(first) > MAX_HEADER_BYTES);
+            assert_eq!(
+                Header::length(first, 1 << 40).unwrap_err().to_string(),
+                format!("the file is {format}, not safetensors\nhelp: {help}")
+            );
+        }
     }
 
     #[test]

@@ -117,3 +117,49 @@ fn too_large(tensor: &TensorToWrite) -> WeightsError {
     let shape = tensor.shape.iter().map(|&side| side as u64).collect();
     WeightsError::Overflow { name: shown(&tensor.name), shape }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with room for `left` more bytes.
+    struct FullDisk {
+        left: usize,
+    }
+
+    impl Write for FullDisk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.left == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(self.left);
+            self.left -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_noticed_at_every_byte() {
+        let tensors = ["a", "b"].map(|name| TensorToWrite {
+            name: name.into(),
+            dtype: Dtype::F32,
+            shape: vec![3],
+        });
+        let write = |out: &mut dyn Write| {
+            let values = |_: &TensorToWrite| Ok(vec![1.0; 3]);
+            write_to(out, Path::new("x.safetensors"), &BTreeMap::new(), &tensors, values)
+        };
+        let mut bytes = Vec::new();
+        write(&mut bytes).unwrap();
+        for left in 0..bytes.len() {
+            let error = write(&mut FullDisk { left }).unwrap_err();
+            assert_eq!(error.to_string(), "cannot write `x.safetensors`");
+            assert!(error.is_io());
+        }
+        write(&mut FullDisk { left: bytes.len() }).unwrap();
+    }
+}
