@@ -58,6 +58,11 @@ impl Draws {
     }
 }
 
+/// The same values in f64, for the reference beside an f32 kernel.
+pub fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| v.into()).collect()
+}
+
 /// The constant added to the state at each step of splitmix64.
 const SPLITMIX_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
