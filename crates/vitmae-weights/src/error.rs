@@ -83,12 +83,14 @@ pub enum WeightsError {
         /// What the parser says, with line and column.
         source: serde_json::Error,
     },
-    /// More tensors than any model of this kind has.
-    #[error("safetensors: the header lists {found} tensors, expected at most {limit}")]
-    TooManyTensors {
-        /// Tensors listed.
+    /// More entries than any model of this kind has.
+    #[error("safetensors: the header lists {found} {what}, expected at most {limit}")]
+    TooMany {
+        /// `tensors` or `metadata keys`.
+        what: &'static str,
+        /// Entries listed.
         found: usize,
-        /// Tensors accepted.
+        /// Entries accepted.
         limit: usize,
     },
     /// A name occurs twice, so that its value would depend on the reader.

@@ -9,18 +9,17 @@
 //!
 //! Source: the format's description in the README of safetensors 0.8.0.
 
+mod json;
+
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-
+use self::json::{RawHeader, RawTensor};
 use crate::dtype::Dtype;
 use crate::error::{WeightsError, shown};
 
 /// Bytes of the longest header accepted.
 pub const MAX_HEADER_BYTES: u64 = 16 << 20;
-/// The largest number of tensors accepted.
+/// The largest number of tensors accepted, and of metadata keys.
 pub const MAX_TENSORS: usize = 65_536;
 /// The largest number of axes accepted.
 pub const MAX_RANK: usize = 8;
@@ -111,11 +110,9 @@ impl Header {
         }
         let raw: RawHeader =
             serde_json::from_slice(text).map_err(|source| WeightsError::HeaderJson { source })?;
-        let metadata = unique_metadata(raw.metadata)?;
-        if raw.tensors.len() > MAX_TENSORS {
-            let (found, limit) = (raw.tensors.len(), MAX_TENSORS);
-            return Err(WeightsError::TooManyTensors { found, limit });
-        }
+        at_most("tensors", raw.tensor_count)?;
+        at_most("metadata keys", raw.metadata.count)?;
+        let metadata = unique_metadata(raw.metadata.pairs)?;
         let mut names = HashSet::with_capacity(raw.tensors.len());
         for (name, _) in &raw.tensors {
             if !names.insert(name.as_str()) {
@@ -128,6 +125,13 @@ impl Header {
         check_coverage(&tensors, data_bytes)?;
         Ok(Header { tensors, metadata })
     }
+}
+
+fn at_most(what: &'static str, found: usize) -> Result<(), WeightsError> {
+    if found > MAX_TENSORS {
+        return Err(WeightsError::TooMany { what, found, limit: MAX_TENSORS });
+    }
+    Ok(())
 }
 
 fn unique_metadata(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, WeightsError> {
@@ -147,16 +151,18 @@ fn check_tensor((name, raw): (String, RawTensor)) -> Result<TensorInfo, WeightsE
         let found = shown(&raw.dtype);
         return Err(WeightsError::UnknownDtype { name: shown(&name), found });
     };
-    if raw.shape.len() > MAX_RANK {
-        let (found, limit) = (raw.shape.len(), MAX_RANK);
+    if raw.shape.rank > MAX_RANK {
+        let (found, limit) = (raw.shape.rank, MAX_RANK);
         return Err(WeightsError::Rank { name: shown(&name), found, limit });
     }
     let (begin, end) = raw.data_offsets;
     let Some(found) = end.checked_sub(begin) else {
         return Err(WeightsError::Backwards { name: shown(&name), begin, end });
     };
-    let too_large = || WeightsError::Overflow { name: shown(&name), shape: raw.shape.clone() };
-    let shape = raw.shape.iter().map(|&side| usize::try_from(side).ok()).collect::<Option<_>>();
+    let too_large =
+        || WeightsError::Overflow { name: shown(&name), shape: raw.shape.sides.clone() };
+    let shape =
+        raw.shape.sides.iter().map(|&side| usize::try_from(side).ok()).collect::<Option<_>>();
     let shape: Vec<usize> = shape.ok_or_else(too_large)?;
     let elements = shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side));
     let bits = elements.and_then(|n| (n as u64).checked_mul(dtype.bits())).ok_or_else(too_large)?;
@@ -196,71 +202,6 @@ fn check_coverage(tensors: &[TensorInfo], data_bytes: u64) -> Result<(), Weights
         return Err(WeightsError::Coverage { covered, found: data_bytes, help });
     }
     Ok(())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTensor {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: (u64, u64),
-}
-
-/// The header as it stands, duplicates included: a map type would silently keep the last one.
-struct RawHeader {
-    tensors: Vec<(String, RawTensor)>,
-    metadata: Vec<(String, String)>,
-}
-
-impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = RawHeader;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of tensors")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
-                let mut header = RawHeader { tensors: Vec::new(), metadata: Vec::new() };
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == "__metadata__" {
-                        // A second `__metadata__` adds its pairs; equal keys are refused later.
-                        header.metadata.extend(map.next_value::<TextPairs>()?.0);
-                    } else {
-                        header.tensors.push((key, map.next_value()?));
-                    }
-                }
-                Ok(header)
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-struct TextPairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for TextPairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = TextPairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of texts")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TextPairs, M::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(TextPairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Pairs)
-    }
 }
 
 #[cfg(test)]
@@ -473,6 +414,11 @@ mod tests {
         assert_eq!(
             parse(&table(MAX_TENSORS + 1), 0).unwrap_err(),
             "safetensors: the header lists 65537 tensors, expected at most 65536"
+        );
+        let pairs: Vec<_> = (0..=MAX_TENSORS).map(|i| format!("\"{i}\":\"\"")).collect();
+        assert_eq!(
+            parse(&format!("{{\"__metadata__\":{{{}}}}}", pairs.join(",")), 0).unwrap_err(),
+            "safetensors: the header lists 65537 metadata keys, expected at most 65536"
         );
     }
 }
