@@ -243,6 +243,13 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_exactly() {
+        // The parser's fast path is off by one unit in the last place here.
+        let config = VitMaeConfig::from_json(r#"{"layer_norm_eps": 1e-112}"#).unwrap();
+        assert_eq!(config.layer_norm_eps.to_bits(), 1e-112f64.to_bits());
+    }
+
+    #[test]
     fn sides_are_an_integer_or_a_pair() {
         let read = |text: &str| VitMaeConfig::from_json(text).map(|c| c.image_size);
         assert_eq!(read(r#"{"image_size": 64}"#).unwrap(), (64, 64));
