@@ -1,2 +1,30 @@
 //! Image decoding, Pillow-exact resize, the ViT image processor and augmentations.
+//!
+//! The way of an image: [`decode`] (JPEG, PNG, WebP within [`Limits`]) gives an 8-bit [`Image`];
+//! [`VitImageProcessor::preprocess`] resizes and normalises it to `[C, H, W]` f32 as
+//! transformers does on Pillow; [`augment`] does the same through a random crop and flip for
+//! training; [`sheet`] turns model outputs back into a picture and [`encode_png`] writes it.
+//!
+//! Letters: `C` channels, `H` `W` pixels. Every colour value in an [`Image`] is in 0..=255.
+//! This crate knows no tensors and draws no random numbers: draws are an argument.
 #![forbid(unsafe_code)]
+
+mod augment;
+mod decode;
+mod encode;
+mod error;
+mod image;
+mod processor;
+mod resize;
+mod sheet;
+
+pub use augment::{
+    Crop, RandomResizedCrop, augment, center_crop, crop, horizontal_flip, random_resized_crop,
+};
+pub use decode::{Limits, Source, decode};
+pub use encode::encode_png;
+pub use error::ImageError;
+pub use image::Image;
+pub use processor::{PerChannel, Size, VitImageProcessor};
+pub use resize::{Filter, resize};
+pub use sheet::{PanelShape, SheetRow, sheet};
