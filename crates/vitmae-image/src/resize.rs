@@ -1,14 +1,16 @@
 //! Resampling that equals Pillow's `Image.resize` bit for bit.
 //!
-//! Horizontal pass, then vertical pass, each rounding to u8. With `scale = (right − left) / out`
+//! A horizontal and a vertical pass, each rounding to u8. With `scale = (right − left) / out`
 //! and `r = max(scale, 1)`, output pixel `i` is centred at `c = left + (i + ½)·scale` and
 //!
 //!   out[i] = Σₓ w[x] · in[x],   w[x] = filter((x + ½ − c) / r), divided by their sum,
 //!
 //! over the pixels within `r · support` of `c`, the weights being rounded to 22-bit fixed point.
-//! A pass that would change nothing is skipped, and only the rows that the vertical pass reads are
-//! computed. The box is rounded to f32 first. Images with alpha are premultiplied, resampled and
-//! divided again, except for [`Filter::Nearest`].
+//! The horizontal pass comes first unless the height loses more than twice the pixels that the
+//! width loses (the rule of Pillow 13; up to 12.3 it always comes first). A pass that would change
+//! nothing is skipped, and only what the second pass reads is computed. The box is rounded to f32
+//! first. Images with alpha are premultiplied, resampled and divided again, except for
+//! [`Filter::Nearest`].
 //!
 //! Source: Pillow's documentation ("Concepts, filters") and its observed results; the fixtures in
 //! `tests/fixtures/images/resize.csv` are made by Pillow.

@@ -1,5 +1,7 @@
 //! The weights of one axis, rounded to fixed point.
 
+use std::ops::Range;
+
 use super::Filter;
 
 /// Bits after the point of a weight: 32 less 8 for the pixel and 2 for overshoot.
@@ -8,7 +10,7 @@ pub(super) const BITS: u32 = 22;
 /// For every output position, which input positions count and by how much.
 pub(super) struct Weights {
     /// First input position and number of positions, for every output position.
-    pub(super) spans: Vec<(usize, usize)>,
+    spans: Vec<(usize, usize)>,
     /// Weights in units of 2⁻²²; those of output `i` start at `i · stride`.
     values: Vec<i32>,
     stride: usize,
@@ -50,6 +52,20 @@ impl Weights {
             }
         }
         Weights { spans, values, stride }
+    }
+
+    /// Number of output positions.
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The input positions that any output position uses.
+    pub(super) fn reach(&self) -> Range<usize> {
+        // Spans move forward only.
+        match (self.spans.first(), self.spans.last()) {
+            (Some(first), Some(last)) => first.0..last.0 + last.1,
+            _ => 0..0,
+        }
     }
 
     /// Start, and the weights, of output position `i`.
