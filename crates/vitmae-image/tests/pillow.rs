@@ -1,5 +1,6 @@
 //! The crate against Pillow and transformers: every fixture of `tests/fixtures/images`, which
 //! `tests/generate/images.py` writes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::path::PathBuf;
 

@@ -30,7 +30,7 @@ pub(super) fn decode(file: &str, bytes: &[u8], limits: &Limits) -> Result<Image,
     let palette = reader.info().palette.as_deref().unwrap_or(&[]);
 
     let line = reader.output_line_size(width).ok_or(()).map_err(|()| overflow(file, limits))?;
-    let data = spread(&samples, line, width as usize, (color, depth), palette);
+    let data = spread(samples, line, width as usize, (color, depth), palette);
     Image::new(width as usize, height as usize, channels(color, depth), data)
 }
 
@@ -48,7 +48,7 @@ fn channels(color: ColorType, depth: BitDepth) -> usize {
 
 /// Makes 8-bit channels of the stored samples; `line` is the length of a stored row in bytes.
 fn spread(
-    samples: &[u8],
+    samples: Vec<u8>,
     line: usize,
     width: usize,
     (color, depth): (ColorType, BitDepth),
@@ -67,12 +67,12 @@ fn spread(
         (ColorType::Grayscale, _) if bits < 8 => {
             // 1 bit is worth 255, 2 bits 85 a step, 4 bits 17 a step.
             let step = 255 / ((1 << bits) - 1) as u8;
-            unpack(samples, line, width, bits).map(|value| value * step).collect()
+            unpack(&samples, line, width, bits).map(|value| value * step).collect()
         }
         (ColorType::Indexed, _) => {
-            (unpack(samples, line, width, bits)).flat_map(|index| entry(palette, index)).collect()
+            (unpack(&samples, line, width, bits)).flat_map(|index| entry(palette, index)).collect()
         }
-        _ => samples.to_vec(),
+        _ => samples,
     }
 }
 

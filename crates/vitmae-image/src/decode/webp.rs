@@ -51,10 +51,11 @@ fn check_chunks(file: &str, mut rest: &[u8], limits: &Limits, top: bool) -> Resu
                 let packed = u32_at(frame, 1);
                 Some((u64::from(packed & 0x3FFF) + 1, u64::from((packed >> 14) & 0x3FFF) + 1))
             }
+            // Flags, then 24 bits each, less one.
+            b"VP8X" if end >= 10 => Some((side_at(frame, 4), side_at(frame, 7))),
             b"ANMF" if top && end >= 16 => {
                 check_chunks(file, &frame[16..], limits, false)?;
-                let side = |at| u64::from(u32_at(frame, at) & 0x00FF_FFFF) + 1;
-                Some((side(6), side(9)))
+                Some((side_at(frame, 6), side_at(frame, 9)))
             }
             _ => None,
         };
@@ -65,6 +66,11 @@ fn check_chunks(file: &str, mut rest: &[u8], limits: &Limits, top: bool) -> Resu
         rest = body.get(end + length % 2..).unwrap_or(&[]);
     }
     Ok(())
+}
+
+/// A side of 24 bits, stored less one; the callers know that it is there.
+fn side_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], 0])) + 1
 }
 
 /// The four bytes at `at`, little-endian; the callers know that they are there.
