@@ -153,10 +153,11 @@ pub fn crop(image: &Image, area: Crop) -> Result<Image, ImageError> {
         return Err(ImageError::CropBox { found, width: image.width, height: image.height });
     }
     let line = image.width * image.channels;
-    let data = (image.data.chunks_exact(line).skip(top).take(height))
-        .flat_map(|row| &row[left * image.channels..(left + width) * image.channels])
-        .copied()
-        .collect();
+    let columns = left * image.channels..(left + width) * image.channels;
+    let mut data = Vec::with_capacity(height * columns.len());
+    for row in image.data.chunks_exact(line).skip(top).take(height) {
+        data.extend_from_slice(&row[columns.clone()]);
+    }
     Image::new(width, height, image.channels, data)
 }
 
@@ -175,13 +176,24 @@ pub fn center_crop(image: &Image, (height, width): (usize, usize)) -> Result<Ima
 /// Mirrors left and right.
 #[must_use]
 pub fn horizontal_flip(image: &Image) -> Image {
-    let line = (image.width * image.channels).max(1);
-    let channels = image.channels.max(1);
-    let data = (image.data.chunks_exact(line))
-        .flat_map(|row| row.chunks_exact(channels).rev().flatten())
-        .copied()
-        .collect();
+    let mut data = vec![0; image.data.len()];
+    match image.channels {
+        1 => mirror::<1>(image, &mut data),
+        2 => mirror::<2>(image, &mut data),
+        3 => mirror::<3>(image, &mut data),
+        _ => mirror::<4>(image, &mut data),
+    }
     Image { data, ..*image }
+}
+
+fn mirror<const C: usize>(image: &Image, out: &mut [u8]) {
+    let line = (image.width * C).max(1);
+    for (row, out) in image.data.chunks_exact(line).zip(out.chunks_exact_mut(line)) {
+        let pixels = row.as_chunks::<C>().0.iter().rev();
+        for (out, pixel) in out.as_chunks_mut::<C>().0.iter_mut().zip(pixels) {
+            *out = *pixel;
+        }
+    }
 }
 
 fn checked(

@@ -142,8 +142,8 @@ impl VitImageProcessor {
             // A byte has 256 values, so the whole arithmetic is a table.
             let table: [f32; 256] =
                 std::array::from_fn(|value| self.normalised(value as u8, channel));
-            let values = image.data.iter().skip(channel).step_by(image.channels);
-            pixels.extend(values.map(|&value| table[usize::from(value)]));
+            let values = image.data.chunks_exact(image.channels).map(|pixel| pixel[channel]);
+            pixels.extend(values.map(|value| table[usize::from(value)]));
         }
         Ok(pixels)
     }

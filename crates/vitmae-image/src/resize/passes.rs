@@ -9,6 +9,9 @@ use weights::{BITS, Weights};
 /// Half a unit of the result, so that the final shift rounds.
 const HALF: i32 = 1 << (BITS - 1);
 
+/// [`HALF`] for the sums of two rows in one number.
+const HALF_OF_BOTH: i64 = (HALF as i64) << 32 | HALF as i64;
+
 /// Resamples an image of `C` channels; the area lies in the image.
 pub(super) fn resize<const C: usize>(
     image: &Image,
@@ -53,25 +56,40 @@ fn vertical_first(image: &Image, width: usize, height: usize) -> bool {
 
 /// Resamples every row of `source: [rows, width, C]`, whose first column is column `offset` of the
 /// image.
+///
+/// Two rows go together, one in each half of an `i64`: a weighted sum fits 32 bits, so one
+/// multiplication serves both.
 fn horizontal<const C: usize>(
     source: &[u8],
     width: usize,
     offset: usize,
     weights: &Weights,
 ) -> Vec<u8> {
-    let rows = source.len() / (width * C);
-    let mut out = Vec::with_capacity(rows * weights.len() * C);
-    for row in source.chunks_exact(width * C) {
-        for i in 0..weights.len() {
+    let (from, to) = (width * C, weights.len() * C);
+    let mut out = vec![0; source.len() / from * to];
+    let mut pair = vec![[0; C]; width];
+    for (rows, out) in source.chunks(2 * from).zip(out.chunks_mut(2 * to)) {
+        // An odd last row is paired with itself.
+        let (upper, lower) = (&rows[..from], &rows[rows.len() - from..]);
+        let pixels = upper.as_chunks::<C>().0.iter().zip(lower.as_chunks::<C>().0);
+        for (pair, (upper, lower)) in pair.iter_mut().zip(pixels) {
+            *pair = std::array::from_fn(|c| i64::from(upper[c]) | i64::from(lower[c]) << 32);
+        }
+        let (upper, lower) = out.split_at_mut(to);
+        let mut lower = lower.as_chunks_mut::<C>().0.iter_mut();
+        for (i, upper) in upper.as_chunks_mut::<C>().0.iter_mut().enumerate() {
             let (first, weights) = weights.at(i);
-            let pixels = &row[(first - offset) * C..][..weights.len() * C];
-            let mut sum = [HALF; C];
-            for (pixel, weight) in pixels.chunks_exact(C).zip(weights) {
+            let mut sums = [HALF_OF_BOTH; C];
+            for (tap, &weight) in pair[first - offset..].iter().zip(weights) {
                 for c in 0..C {
-                    sum[c] += i32::from(pixel[c]) * weight;
+                    sums[c] += tap[c] * i64::from(weight);
                 }
             }
-            out.extend(sum.map(clip));
+            *upper = sums.map(|sum| clip(sum as i32));
+            if let Some(lower) = lower.next() {
+                // What the low half borrowed from the high one is given back.
+                *lower = sums.map(|sum| clip(((sum - i64::from(sum as i32)) >> 32) as i32));
+            }
         }
     }
     out
