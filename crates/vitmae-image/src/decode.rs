@@ -39,7 +39,8 @@ pub enum Source<'a> {
 
 /// Decodes a file or the bytes of one.
 ///
-/// Takes a path (`&Path`, `&PathBuf`, `&str`) or bytes (`&[u8]`, `&Vec<u8>`).
+/// Takes a path (`&Path`, `&PathBuf`, `&str`) or bytes (`&[u8]`, `&[u8; N]`,
+/// `&Vec<u8>`).
 ///
 /// # Errors
 /// [`ImageError::Read`], [`UnknownFormat`](ImageError::UnknownFormat),
@@ -77,6 +78,12 @@ impl<'a> From<&'a str> for Source<'a> {
 
 impl<'a> From<&'a [u8]> for Source<'a> {
     fn from(bytes: &'a [u8]) -> Self {
+        Source::Bytes(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Source<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
         Source::Bytes(bytes)
     }
 }
@@ -157,7 +164,7 @@ mod tests {
 
     #[test]
     fn unknown_content_and_missing_files_are_named() {
-        let error = decode(b"GIF89a\x01\x00\x01".as_slice(), &Limits::default()).unwrap_err();
+        let error = decode(b"GIF89a\x01\x00\x01", &Limits::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "image `<memory>` starts with [47 49 46 38 39 61 01 00], which is not JPEG, PNG or \

@@ -5,6 +5,16 @@
 //! transformers does on Pillow; [`augment`] does the same through a random crop and flip for
 //! training; [`sheet`] turns model outputs back into a picture and [`encode_png`] writes it.
 //!
+//! ```
+//! use vitmae_image::{Image, Limits, VitImageProcessor, decode, encode_png};
+//!
+//! let file = encode_png(&Image::new(32, 20, 3, vec![90; 32 * 20 * 3])?)?;
+//! let processor = VitImageProcessor::from_json(r#"{"size": 224, "resample": 2}"#)?;
+//! let pixels = processor.preprocess(&decode(&file, &Limits::default())?)?; // [3, 224, 224]
+//! assert_eq!(pixels.len(), 3 * 224 * 224);
+//! # Ok::<(), vitmae_image::ImageError>(())
+//! ```
+//!
 //! Letters: `C` channels, `H` `W` pixels. Every colour value in an [`Image`] is in 0..=255.
 //! This crate knows no tensors and draws no random numbers: draws are an argument.
 #![forbid(unsafe_code)]

@@ -19,6 +19,8 @@ fn filters() -> impl Strategy<Value = Filter> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn resize_to_the_same_size_is_the_identity(image in images(), filter in filters()) {
         let size = (image.width, image.height);

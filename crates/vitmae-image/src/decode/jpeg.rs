@@ -1,5 +1,6 @@
 //! JPEG: baseline, extended and progressive, grey, RGB, YCbCr, CMYK and YCCK.
 
+use libjpeg_turbo_rs::common::types::ComponentInfo;
 use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
 
 use super::{Limits, damaged};
@@ -25,12 +26,33 @@ pub(super) fn decode(file: &str, bytes: &[u8], limits: &Limits) -> Result<Image,
     let (format, channels) = match layers {
         1 => (PixelFormat::Grayscale, 1),
         3 => (PixelFormat::Rgb, 3),
+        4 if !has_usual_sampling(&header.components) => {
+            return unsupported(
+                "4 components of unusual sampling".to_owned(),
+                "1x1, or 2nd and 3rd component halved",
+            );
+        }
         4 => (PixelFormat::Cmyk, 4),
         n => return unsupported(format!("{n} components"), "1, 3 or 4 components"),
     };
     let decoded = decoder.with_output_format(format).decode_image().map_err(failed)?;
     let image = Image::new(decoded.width, decoded.height, channels, decoded.data)?;
     Ok(if channels == 4 { inverted_cmyk_to_rgb(&image) } else { image })
+}
+
+/// Whether the sampling of four components is one that the decoder is written for: it takes the
+/// first and fourth as whole and upsamples the second and third alike, and panics on others.
+fn has_usual_sampling(components: &[ComponentInfo]) -> bool {
+    let sampling = |at: usize| {
+        let component = &components[at];
+        (component.horizontal_sampling, component.vertical_sampling)
+    };
+    let ((h, v), (chroma_h, chroma_v)) = (sampling(0), sampling(1));
+    let halved = |whole: u8, part: u8| part > 0 && (whole == part || whole == 2 * part);
+    sampling(3) == (h, v)
+        && sampling(2) == (chroma_h, chroma_v)
+        && halved(h, chroma_h)
+        && halved(v, chroma_v)
 }
 
 /// `R = K − C·K/255` with the inks inverted in the file, rounded as Pillow's `convert("RGB")`.
