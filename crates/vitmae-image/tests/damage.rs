@@ -28,6 +28,15 @@ fn a_truncated_file_is_an_error_or_complete() {
 }
 
 #[test]
+fn bytes_after_the_end_are_ignored() {
+    for (name, mut bytes) in files() {
+        let whole = decode(&bytes, &Limits::default()).unwrap();
+        bytes.extend(b"\xFF\xD8\xFF\xE0 appended by a phone");
+        assert_eq!(decode(&bytes, &Limits::default()).unwrap(), whole, "{name}");
+    }
+}
+
+#[test]
 fn half_a_file_names_what_is_wrong() {
     for (name, format) in [("rgb.png", "PNG"), ("coffee.webp", "WebP"), ("chelsea-420.jpg", "JPEG")]
     {
