@@ -7,16 +7,24 @@ parity_folder.py. Everything is seeded: a second run on the same machine writes 
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import torch
+from torch.nn import functional
 from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
+from transformers.models.vit_mae.modeling_vit_mae import ViTMAEDecoder
 
+from parity_classification import write_classification
 from parity_folder import FORWARD, GRADIENTS, config_json, write_case
+from parity_formula import write_formula
 from parity_masking import write_masking
 from parity_model import (
-    NARROW, SMALL, TINY, normal, pixels, random_weights, reference, run_pretraining, uniform_noise,
+    NARROW, SMALL, TINY, pixels, random_weights, recorded, reference, run_pretraining, uniform_noise,
 )
+from parity_processor import write_processor
+from parity_training import training
 
 # Every name of ACT2FN that stands for a function without parameters, `gelu` aside: it is the default.
 ACTIVATIONS = (
@@ -45,7 +53,22 @@ def inputs(model, seed, batch, image=None):
     return x, uniform_noise(seed, (batch, patches))
 
 
-def masked_autoencoder(out, name, seed, size, batch=2, image=None, gradients=False, adjust=None, **fields):
+def grid2d(rows, columns):
+    """The decoder's table resampled as the encoder's is, which transformers does not do."""
+
+    def interpolate(decoder, embeddings):
+        table = decoder.decoder_pos_embed
+        side, width = int((table.shape[1] - 1) ** 0.5), table.shape[2]
+        grid = table[:, 1:].reshape(1, side, side, width).permute(0, 3, 1, 2)
+        grid = functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).reshape(1, -1, width)], dim=1)
+
+    return interpolate
+
+
+def masked_autoencoder(
+    out, name, seed, size, batch=2, image=None, interpolation="hf1d", gradients=False, adjust=None, **fields
+):
     """A case of kind `pretraining` or `gradients`; `adjust` may change the pixels."""
     kind = "gradients" if gradients else "pretraining"
     tolerance = GRADIENTS if gradients else FORWARD
@@ -54,12 +77,17 @@ def masked_autoencoder(out, name, seed, size, batch=2, image=None, gradients=Fal
     if adjust:
         x = adjust(x)
     run = run_pretraining(x, noise, image is not None, gradients, model.config.mask_ratio)
-    expected = reference(f"{kind}-{name}", model, run, tolerance)
-    interpolation = dict(interpolate_pos_encoding=True, interpolation="hf1d") if image else {}
+    patched = nullcontext()
+    if interpolation == "grid2d":
+        grid = grid2d(*(side // model.config.patch_size for side in image))
+        patched = mock.patch.object(ViTMAEDecoder, "interpolate_pos_encoding", grid)
+    with patched:
+        expected = reference(f"{kind}-{name}", model, run, tolerance)
+    positions = dict(interpolate_pos_encoding=True, interpolation=interpolation) if image else {}
     write_case(
         out, f"{kind}-{name}", kind,
         {"input.pixel_values": x, "input.noise": noise, **expected}, tolerance,
-        config=config_json(model.config, "ViTMAEForPreTraining"), weights=model.state_dict(), **interpolation,
+        config=config_json(model.config, "ViTMAEForPreTraining"), weights=model.state_dict(), **positions,
     )
 
 
@@ -76,7 +104,7 @@ def write_pretraining(out):
         masked_autoencoder(out, name, seed, size, **fields)
 
     case("small", 1, SMALL)
-    case("small-norm-pix", 2, SMALL, norm_pix_loss=True)
+    case("narrow-norm-pix", 2, NARROW, norm_pix_loss=True)
     case("sincos-tables", 3, NARROW, tables="sincos")
     case("one-channel", 4, NARROW, num_channels=1)
     case("one-channel-norm-pix", 5, NARROW, num_channels=1, norm_pix_loss=True)
@@ -84,8 +112,8 @@ def write_pretraining(out):
     case("six-channels-norm-pix", 7, NARROW, num_channels=6, norm_pix_loss=True)
     case("flat-patches-norm-pix", 8, NARROW, norm_pix_loss=True, mask_ratio=0.9, adjust=flat_patches)
     for number, ratio in enumerate((0.0, 0.25, 0.5, 0.9, 1.0)):
-        case(f"ratio-{ratio}", 20 + number, NARROW, mask_ratio=ratio)
-        case(f"ratio-{ratio}-norm-pix", 30 + number, TINY, mask_ratio=ratio, norm_pix_loss=True)
+        case(f"ratio-{ratio}", 20 + number, TINY, mask_ratio=ratio)
+        case(f"ratio-{ratio}-norm-pix", 30 + number, NARROW if ratio == 0.5 else TINY, mask_ratio=ratio, norm_pix_loss=True)
     case("no-qkv-bias", 40, NARROW, qkv_bias=False)
     case("eps-1e-6", 41, TINY, layer_norm_eps=1e-6)
     case("eps-1e-1", 42, TINY, layer_norm_eps=1e-1)
@@ -93,11 +121,13 @@ def write_pretraining(out):
     case("batch-of-one", 44, TINY, batch=1)
     case("batch-of-five", 45, TINY, batch=5, mask_ratio=0.6)
     case("square-40", 50, SMALL, image=(40, 40))
-    case("square-24-norm-pix", 51, SMALL, image=(24, 24), norm_pix_loss=True)
+    case("square-24-norm-pix", 51, NARROW, image=(24, 24), norm_pix_loss=True)
     case("rectangle-32x48", 52, SMALL, image=(32, 48), norm_pix_loss=True)
     case("rectangle-48x32", 53, NARROW, image=(48, 32), tables="sincos")
     case("same-count-8x32", 54, NARROW, image=(8, 32))
-    case("same-size-interpolated", 55, NARROW, image=(16, 16))
+    case("same-size-interpolated", 55, TINY, image=(16, 16))
+    case("grid2d-24x16", 56, NARROW, image=(24, 16), interpolation="grid2d")
+    case("grid2d-8x32-norm-pix", 57, TINY, image=(8, 32), interpolation="grid2d", norm_pix_loss=True)
     for number, name in enumerate(ACTIVATIONS):
         # Far enough from 0 for the clips at 6 and at 10.
         stretch = {"gelu_10": 8, "relu6": 4}.get(name, 2)
@@ -109,7 +139,7 @@ def write_gradients(out):
         masked_autoencoder(out, name, seed, size, gradients=True, **fields)
 
     case("small", 101, SMALL)
-    case("small-norm-pix", 102, SMALL, norm_pix_loss=True)
+    case("narrow-norm-pix", 102, NARROW, norm_pix_loss=True)
     case("one-channel", 103, NARROW, num_channels=1, norm_pix_loss=True)
     case("no-qkv-bias", 104, NARROW, qkv_bias=False)
     case("ratio-0.25", 105, NARROW, mask_ratio=0.25)
@@ -134,11 +164,7 @@ def encoder(out, name, seed, layout, image=None, batch=2, **fields):
         )
         expected = {"expected.last_hidden_state": state.last_hidden_state, "expected.mask": state.mask}
         expected["expected.ids_restore"] = state.ids_restore
-        for i, hidden in enumerate(state.hidden_states):
-            expected[f"expected.hidden_states.{i}"] = hidden
-        for i, attention in enumerate(state.attentions):
-            expected[f"expected.attentions.{i}"] = attention
-        return {key: value.detach() for key, value in expected.items()}
+        return {key: value.detach() for key, value in (expected | recorded(state)).items()}
 
     expected = reference(f"encoder-{name}", whole, run, FORWARD)
     weights = whole.vit.state_dict() if layout == "hf-bare" else whole.state_dict()
@@ -157,11 +183,25 @@ def write_encoder(out):
     encoder(out, "bare-rectangle", 204, "hf-bare", image=(16, 24), qkv_bias=False)
 
 
+def write_training(out):
+    training(out, "small-patches", 151, build(151, NARROW))
+    training(out, "norm-pix", 152, build(152, TINY, norm_pix_loss=True, tables="sincos"))
+    training(out, "one-channel", 153, build(153, TINY, num_channels=1, mask_ratio=0.5), batch=4, min_lr=2e-4)
+    training(
+        out, "no-qkv-bias-no-warmup", 154, build(154, TINY, qkv_bias=False, hidden_act="gelu_new", norm_pix_loss=True),
+        warmup=0, total=20, weight_decay=0.5,
+    )
+
+
 def main(out):
     write_masking(out)
     write_pretraining(out)
     write_gradients(out)
+    write_training(out)
     write_encoder(out)
+    write_classification(out, build(304, NARROW, num_channels=1))
+    write_processor(out)
+    write_formula(out)
 
 
 if __name__ == "__main__":
