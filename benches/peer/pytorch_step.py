@@ -1,0 +1,115 @@
+"""Times one pre-training step of transformers' ViTMAE on the CPU: forward, backward, AdamW, in f32.
+
+    python pytorch_step.py [--batch-size 32] [--steps 5] [--threads 2] [--attention best]
+
+The peer of `vitmae bench --task pretrain`: same model, same batch, same work. Packages:
+tests/generate/requirements-parity.txt. Prints one JSON object; `ms_per_image` is the median step divided by
+the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+
+import torch
+import transformers
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+MODELS = {
+    "base": {},
+    "large": dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096),
+    "huge": dict(
+        hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, intermediate_size=5120, patch_size=14
+    ),
+}
+ATTENTION = ["sdpa", "eager"]
+OPTIMIZERS = ["fused", "foreach", "loop"]
+
+
+class Step:
+    """A model with its optimizer and one batch of random pixels."""
+
+    def __init__(self, model, batch_size, attention, optimizer):
+        torch.manual_seed(0)
+        self.attention, self.optimizer_name = attention, optimizer
+        self.model = ViTMAEForPreTraining._from_config(ViTMAEConfig(**MODELS[model]), attn_implementation=attention)
+        self.model.train()
+        side = self.model.config.image_size
+        self.pixels = torch.randn(batch_size, 3, side, side)
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW(
+            groups, lr=1.5e-4, betas=(0.9, 0.95), fused=optimizer == "fused", foreach=optimizer == "foreach"
+        )
+
+    def __call__(self):
+        """Runs one step; returns its seconds and its loss."""
+        start = time.perf_counter()
+        loss = self.model(self.pixels).loss
+        loss.backward()
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return time.perf_counter() - start, loss.item()
+
+
+def choose(args, attentions, optimizers):
+    """The fastest pair by one timed step after one untimed, one choice at a time."""
+
+    def seconds(attention, optimizer):
+        step = Step(args.model, args.batch_size, attention, optimizer)
+        step()
+        return step()[0]
+
+    attention, optimizer = attentions[0], optimizers[0]
+    if len(attentions) > 1:
+        attention = min(attentions, key=lambda name: seconds(name, optimizer))
+    if len(optimizers) > 1:
+        optimizer = min(optimizers, key=lambda name: seconds(attention, name))
+    return attention, optimizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="base")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--attention", choices=[*ATTENTION, "best"], default="best")
+    parser.add_argument("--optimizer", choices=[*OPTIMIZERS, "best"], default="best")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    attention, optimizer = choose(
+        args,
+        ATTENTION if args.attention == "best" else [args.attention],
+        OPTIMIZERS if args.optimizer == "best" else [args.optimizer],
+    )
+    step = Step(args.model, args.batch_size, attention, optimizer)
+    for _ in range(args.warmup):
+        step()
+    times, losses = zip(*(step() for _ in range(args.steps)))
+    median = statistics.median(times)
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(json.dumps({
+        "model": args.model, "task": "pretrain", "precision": "f32", "batch_size": args.batch_size,
+        "threads": args.threads, "steps": args.steps, "attention": attention, "optimizer": optimizer,
+        "ms_per_image": 1e3 * median / args.batch_size,
+        "ms_per_image_best": 1e3 * min(times) / args.batch_size,
+        "images_per_second": args.batch_size / median,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "loss": losses[-1],
+        "torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine(),
+    }))
+
+
+if __name__ == "__main__":
+    main()
