@@ -1,0 +1,132 @@
+//! `cargo xtask fixtures`: regenerates the reference's outputs, or checks that they are the ones signed.
+
+mod manifest;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::command::Line;
+use crate::usage::Usage;
+use crate::workspace;
+
+pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
+
+Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
+scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later}. Downloads about 6 GB once.
+
+  --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
+            above 1 MB, all together at most 15 MB; needs neither Python nor a network
+  --sign    only write MANIFEST.sha256 anew, after a fixture was added by hand
+";
+
+/// Where the fixtures lie.
+const FIXTURES: &str = "tests/fixtures";
+/// Overrides the folder of the environments.
+const VENV: &str = "VITMAE_VENV";
+
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let fixtures = workspace::root().join(FIXTURES);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {
+            regenerate(&fixtures)?;
+            sign(&fixtures)
+        }
+        ["--check"] => check(&fixtures),
+        ["--sign"] => sign(&fixtures),
+        _ => Err(Usage(format!("unknown arguments\n\n{HELP}")).into()),
+    }
+}
+
+/// Compares the fixtures with their manifest.
+fn check(fixtures: &Path) -> anyhow::Result<()> {
+    let problems = manifest::check(fixtures)?;
+    if !problems.is_empty() {
+        bail!(
+            "the fixtures are not those of {FIXTURES}/{}:\n  {}\n\
+             help: `cargo xtask fixtures` regenerates them, `cargo xtask fixtures --sign` accepts them",
+            manifest::NAME,
+            problems.join("\n  ")
+        );
+    }
+    println!("fixtures: {}", manifest::summary(fixtures)?);
+    Ok(())
+}
+
+fn sign(fixtures: &Path) -> anyhow::Result<()> {
+    manifest::write(fixtures)?;
+    check(fixtures)
+}
+
+/// Runs every generator into a new folder, then puts its results in place.
+fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
+    let python = Environments::make()?;
+    let new = workspace::root().join("target/fixtures-new");
+    if new.exists() {
+        std::fs::remove_dir_all(&new)?;
+    }
+    std::fs::create_dir_all(&new)?;
+    let into = |folder: &str| new.join(folder).display().to_string();
+
+    python.script("images.py").argument(into("images")).run()?;
+    let images = python.script("parity.py").argument(into("parity"));
+    images.run()?;
+    let newer =
+        python.script("parity5.py").environment("PYTHONPATH", python.newer.display().to_string());
+    newer.argument(into("parity")).argument(into("parity-later")).run()?;
+
+    for folder in ["images", "parity", "parity-later"] {
+        replace(&new.join(folder), &fixtures.join(folder))?;
+    }
+    Ok(())
+}
+
+/// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
+/// so that PyTorch is installed once.
+struct Environments {
+    python: String,
+    newer: PathBuf,
+}
+
+impl Environments {
+    /// Installs what is missing; a second call only lets pip look.
+    fn make() -> anyhow::Result<Self> {
+        let venv = match std::env::var_os(VENV) {
+            Some(path) => std::path::absolute(path)?,
+            None => workspace::root().join("target/fixtures-venv"),
+        };
+        let python = venv.join("bin/python").display().to_string();
+        if !Path::new(&python).exists() {
+            let line = Line::new("python3", "-m venv").argument(venv.display().to_string());
+            line.run().context("Python 3.11 or later with its `venv` module is needed")?;
+        }
+        let install = |requirements: &[&str]| {
+            let line = Line::new(&python, "-m pip install --quiet --disable-pip-version-check");
+            requirements.iter().fold(line, |line, name| {
+                line.argument("--requirement")
+                    .argument(format!("tests/generate/requirements-{name}.txt"))
+            })
+        };
+        install(&["parity", "images"]).run()?;
+        let newer = venv.join("transformers5");
+        if !newer.exists() {
+            install(&["parity5"])
+                .argument("--target")
+                .argument(newer.display().to_string())
+                .run()?;
+        }
+        Ok(Self { python, newer })
+    }
+
+    fn script(&self, name: &str) -> Line {
+        Line::new(&self.python, "-B").argument(format!("tests/generate/{name}"))
+    }
+}
+
+/// Puts the folder `from` in the place of the folder `to`.
+fn replace(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to).with_context(|| format!("`{}`", to.display()))?;
+    }
+    std::fs::rename(from, to).with_context(|| format!("`{}` to `{}`", from.display(), to.display()))
+}
