@@ -34,37 +34,48 @@ impl Add for Count {
 
 /// Reads the output line by line.
 ///
-/// With `--show-output` a test binary repeats what its passing tests printed, between `successes:` and
-/// `test result:`. A test that lacks its device prints a line that begins with SKIPPED there and passes: it
-/// is counted as skipped instead.
+/// With `--show-output` a test binary repeats what its passing tests printed. A test that lacks its device
+/// prints a line that begins with SKIPPED and passes: it is counted as skipped instead. What tests print is
+/// never taken for a result.
 #[derive(Default)]
 pub(crate) struct Counter {
     count: Count,
-    in_successes: bool,
+    part: Part,
     test: String,
     skipped: BTreeSet<String>,
+}
+
+/// Where in the output of a test binary a line stands. Both headings come twice: before what the tests
+/// printed and before the list of their names.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Part {
+    #[default]
+    Running,
+    PassedOutput,
+    PassedNames,
+    FailedOutput,
+    FailedNames,
 }
 
 impl Counter {
     /// Takes one line; true if a reader wants to see it.
     pub(crate) fn read(&mut self, line: &str) -> bool {
-        if let Some(result) = line.strip_prefix("test result: ") {
-            self.add(result_line(result));
-            return true;
+        self.part = match (line, self.part) {
+            ("successes:", Part::Running) => Part::PassedOutput,
+            ("successes:", Part::PassedOutput) => Part::PassedNames,
+            ("failures:", Part::Running | Part::PassedNames) => Part::FailedOutput,
+            ("failures:", Part::FailedOutput) => Part::FailedNames,
+            (_, part) => part,
+        };
+        match self.part {
+            Part::PassedOutput => self.read_output(line),
+            Part::FailedOutput => true,
+            Part::Running | Part::PassedNames | Part::FailedNames => self.read_result(line),
         }
-        if let Some(count) = parity_line(line) {
-            self.count = self.count + count;
-            return true;
-        }
-        match line {
-            "successes:" => self.in_successes = true,
-            "failures:" => self.in_successes = false,
-            _ => {}
-        }
-        if !self.in_successes {
-            let passed = line.starts_with("test ") && line.ends_with("... ok");
-            return !passed && !line.is_empty() && !line.starts_with("running ");
-        }
+    }
+
+    /// A line that a passing test printed, or the heading of its test.
+    fn read_output(&mut self, line: &str) -> bool {
         if let Some(name) = line.strip_prefix("---- ") {
             self.test = name.trim_end_matches(" ----").trim_end_matches(" stdout").to_owned();
         }
@@ -73,6 +84,21 @@ impl Counter {
             self.skipped.insert(self.test.clone());
         }
         skips
+    }
+
+    /// A line of the test binary itself, or of parity.
+    fn read_result(&mut self, line: &str) -> bool {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.add(result_line(result));
+            return true;
+        }
+        if let (Part::Running, Some(count)) = (self.part, parity_line(line)) {
+            self.count = self.count + count;
+            return true;
+        }
+        let passed = line.starts_with("test ") && line.ends_with("... ok");
+        let quiet = passed || line.is_empty() || line.starts_with("running ");
+        self.part != Part::PassedNames && !quiet
     }
 
     /// What was counted so far.
@@ -85,7 +111,7 @@ impl Counter {
         result.skipped = self.skipped.len().min(result.passed);
         result.passed -= result.skipped;
         self.count = self.count + result;
-        self.in_successes = false;
+        self.part = Part::Running;
         self.skipped.clear();
     }
 }
@@ -146,6 +172,17 @@ mod tests {
         );
         assert_eq!(count, Count { passed: 2, failed: 0, ignored: 0, skipped: 1 });
         assert!(shown.contains(&"SKIPPED: no GPU") && !shown.contains(&"fine"));
+    }
+
+    #[test]
+    fn what_tests_print_is_not_a_result() {
+        let result = "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let (count, _) = count(&format!(
+            "successes:\n\n---- a stdout ----\n{result}\n9 passed, 9 failed\n\nsuccesses:\n    a\n\n\
+             failures:\n\n---- b stdout ----\n{result}\n\nfailures:\n    b\n\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        ));
+        assert_eq!(count, Count { passed: 1, failed: 1, ..Count::default() });
     }
 
     #[test]
