@@ -4,7 +4,8 @@
 
 The peer of `vitmae bench --task pretrain`: same model, same batch, same work. Packages:
 tests/generate/requirements-parity.txt. Prints one JSON object; `ms_per_image` is the median step divided by
-the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster.
+the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster;
+`peak_memory_bytes` is that of the process, so name both choices where memory is compared.
 """
 
 import argparse

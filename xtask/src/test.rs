@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
             if count.total() > 0 {
                 println!("{} passed, {} failed", total.passed, total.failed);
             }
-            return Err(error.context(format!("step `{name}`\nhelp: run it again with `{again}`")));
+            bail!("step `{name}`: {error:#}\nhelp: run it again with `{again}`");
         }
         println!("== {name}: ok, {:.1} s", begin.elapsed().as_secs_f64());
     }
