@@ -15,10 +15,10 @@ use count::Count;
 
 pub(crate) const HELP: &str = "cargo xtask test
 
-Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test in
-release, the documentation without warnings, parity. Stops at the first that fails and names the command to
-run it again. The last line is `N passed, M failed`: tests as cargo counts them, less those that printed
-SKIPPED, and parity's cases.
+Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
+in release, the documentation without warnings, parity. Stops at the first that fails and names the
+command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
+cases; a test that printed a line beginning with SKIPPED is not among the passed.
 ";
 
 /// A step: its name, the command that runs it alone, and what it counts.
