@@ -1,3 +1,92 @@
-//! The `vitmae` command.
+//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, benchmark, demo.
+//!
+//! Results go to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 run failed, 2 usage,
+//! 3 bad input, 4 loss not finite, 5 device missing, 6 system or disk failure, 130 and 143 after
+//! SIGINT and SIGTERM with a checkpoint saved.
+#![forbid(unsafe_code)]
+#![expect(unreachable_pub, reason = "in a program, `pub` marks what a file offers to the others")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's job")]
 
-fn main() {}
+mod bench;
+mod demo;
+mod device;
+mod exit;
+mod features;
+mod flops;
+mod inspect;
+mod model_folder;
+mod npy;
+mod output;
+mod pictures;
+mod presets;
+mod pretrain;
+mod progress;
+mod reconstruct;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Masked autoencoders (ViTMAE): pre-train, reconstruct, extract features.
+#[derive(Parser)]
+#[command(name = "vitmae", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+struct Global {
+    /// Where to compute: auto, cpu; this build has no GPU support
+    #[arg(long, global = true, default_value = "auto")]
+    device: String,
+    /// Threads that compute; results do not depend on it [default: one for each core]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress and no notes on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pre-train on a folder of images
+    Pretrain(Box<pretrain::PretrainArgs>),
+    /// Draw original, masked image and reconstruction side by side
+    Reconstruct(reconstruct::ReconstructArgs),
+    /// Write the encoder's vectors of images to a file
+    Features(features::FeaturesArgs),
+    /// Show what a checkpoint holds
+    Inspect(inspect::InspectArgs),
+    /// Measure speed and memory
+    Bench(bench::BenchArgs),
+    /// Pre-train, reconstruct and probe on images that come with the program, in a few minutes
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(std::env::args_os().map(exit::hyphenate));
+    let global = cli.global;
+    let done = device::set_up(&global).and_then(|device| match cli.command {
+        Command::Pretrain(args) => pretrain::run(&args, &global, &device),
+        Command::Reconstruct(args) => reconstruct::run(&args, &global, &device),
+        Command::Features(args) => features::run(&args, &global, &device),
+        Command::Inspect(args) => inspect::run(&args, &global),
+        Command::Bench(args) => bench::run(&args, &global, &device),
+        Command::Demo(args) => demo::run(&args, &global, &device),
+    });
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{}", exit::message(&error));
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}

@@ -1,2 +1,34 @@
 //! Pre-training of masked autoencoders: data, optimizer, schedule, exact resume, evaluation.
+//!
+//! [`pretrain`] runs a whole training from a [`PretrainConfig`] and a [`data::Dataset`] and tells
+//! what happens through [`Event`]s; it prints nothing. [`TrainState`] is the level below: pixels and
+//! masks in, one update out. [`linear_probe`] judges features.
+//!
+//! **A run is a function of its settings and its images.** On the CPU, the weights after any step
+//! are bit-identical at any number of threads and workers, and a run that was stopped at any step,
+//! or killed at any moment, ends with the weights of the run that was not.
 #![forbid(unsafe_code)]
+
+pub mod adamw;
+pub mod checkpoint;
+pub mod data;
+mod error;
+pub mod evaluation;
+mod event;
+pub mod linear_probe;
+mod metrics;
+mod pretrain;
+pub mod schedule;
+mod stop;
+mod train_state;
+
+pub use adamw::{AdamW, AdamWOptions};
+pub use error::{Failure, TrainerError};
+pub use event::{Event, Started, Step};
+pub use linear_probe::linear_probe;
+pub use metrics::MetricsLog;
+pub use pretrain::{
+    Datasets, IMAGENET_MEAN, IMAGENET_STD, PretrainConfig, Resume, Summary, pretrain,
+};
+pub use stop::StopFlag;
+pub use train_state::{TrainState, Update};

@@ -1,0 +1,88 @@
+//! `vitmae inspect`: what a checkpoint holds, from its header and config.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use vitmae_weights::inspect;
+
+use crate::{Global, model_folder};
+
+/// Example: vitmae inspect run/ckpt-00001000
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    /// A model folder or a `.safetensors` file
+    #[arg(value_name = "DIR|FILE")]
+    path: PathBuf,
+    /// Print every tensor's name, type and shape
+    #[arg(long)]
+    tensors: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
+    let found = inspect(&model_folder::resolve(&args.path)?)?;
+    if global.json {
+        println!("{:#}", found.to_json());
+        return Ok(0);
+    }
+    println!("file        {} ({} bytes)", found.path.display(), found.file_bytes);
+    match found.layout {
+        Some(layout) => println!("layout      {layout}"),
+        None => println!("layout      unknown: no tensor name belongs to a ViTMAE"),
+    }
+    let sizes = &found.architecture;
+    let number = |value: Option<usize>| value.map_or("?".to_owned(), |value| value.to_string());
+    println!(
+        "encoder     width {}, blocks {}, MLP {}",
+        number(sizes.hidden_size),
+        sizes.num_hidden_layers,
+        number(sizes.intermediate_size)
+    );
+    match &sizes.decoder {
+        Some(decoder) => println!(
+            "decoder     width {}, blocks {}, MLP {}",
+            number(decoder.hidden_size),
+            decoder.num_hidden_layers,
+            number(decoder.intermediate_size)
+        ),
+        None => println!("decoder     none"),
+    }
+    let counts = &found.parameters;
+    println!(
+        "parameters  {} (encoder {}, decoder {}, classifier {}, other {})",
+        counts.total(),
+        counts.encoder,
+        counts.decoder,
+        counts.classifier,
+        counts.other
+    );
+    let dtypes: Vec<_> =
+        found.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
+    println!("tensors     {} ({})", found.tensors.len(), dtypes.join(", "));
+    match &found.config {
+        Ok(config) => println!(
+            "config      image {:?}, patch {:?}, channels {}, mask ratio {}, norm_pix_loss {}",
+            config.image_size,
+            config.patch_size,
+            config.num_channels,
+            config.mask_ratio,
+            config.norm_pix_loss
+        ),
+        Err(reason) => println!("config      unusable: {}", reason.replace('\n', "; ")),
+    }
+    for contradiction in &found.contradictions {
+        let (key, weights) = (contradiction.key, &contradiction.weights);
+        println!(
+            "warning     `{key}` is {weights} in the weights and {} in the config",
+            contradiction.config
+        );
+    }
+    println!("licence     {}", found.licence);
+    if args.tensors {
+        for tensor in &found.tensors {
+            println!("{} {} {:?}", tensor.name.escape_debug(), tensor.dtype, tensor.shape);
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,12 @@
+//! The binary from outside: exit codes, messages, files, signals and kills.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking and has no API")]
+
+#[path = "command/setup.rs"]
+mod setup;
+
+#[path = "command/bad_input.rs"]
+mod bad_input;
+#[path = "command/kill.rs"]
+mod kill;
+#[path = "command/results.rs"]
+mod results;

@@ -1,0 +1,86 @@
+//! Signals and kills: a run that was ended in any way goes on to the same result.
+#![cfg(unix)]
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::setup::{Call, Workplace, result_of};
+
+/// Kills, spread over a run's whole time.
+const KILLS: u32 = 25;
+
+#[test]
+fn kill_9_at_any_moment_costs_nothing_but_time() {
+    let place = Workplace::new(12);
+    let settings = ["-q", "--epochs", "10"];
+    let start = Instant::now();
+    Call::of(place.pretrain("unbroken", &settings)).succeeded();
+    let whole = start.elapsed();
+    let expected = result_of(&place.path("unbroken"));
+    let mut killed = 0;
+    for kill in 0..KILLS {
+        let out = format!("run-{kill}");
+        let mut child = started(&place, &out, &settings);
+        std::thread::sleep(whole * (kill + 1) / (KILLS + 1));
+        child.kill().unwrap();
+        if !child.wait().unwrap().success() {
+            killed += 1;
+        }
+        // Every fourth run is killed twice, the second time while it resumes.
+        if kill % 4 == 0 {
+            let mut child = started(&place, &out, &settings);
+            std::thread::sleep(whole / 5);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Call::of(place.pretrain(&out, &settings)).succeeded();
+        assert_eq!(result_of(&place.path(&out)), expected, "kill {kill}");
+        let left = std::fs::read_dir(place.path(&out)).unwrap();
+        let half_written =
+            left.filter(|e| e.as_ref().unwrap().path().display().to_string().contains(".tmp-"));
+        assert!(half_written.count() <= 1, "kill {kill}");
+    }
+    // On a busy machine the last runs may end before their kill.
+    assert!(killed >= KILLS * 3 / 4, "only {killed} kills hit a running process");
+}
+
+#[test]
+fn a_signal_ends_the_step_saves_and_sets_the_code() {
+    let place = Workplace::new(12);
+    let settings = ["-q", "--epochs", "400", "--save-every-steps", "100000"];
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let out = format!("run-{signal}");
+        let mut child = started(&place, &out, &settings);
+        wait_for_a_step(&place, &out);
+        let id = child.id().to_string();
+        std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(code));
+        let saved = result_of(&place.path(&out)); // there is a checkpoint, and it verifies
+        let resumed = place.pretrain(&out, &["--epochs", "400", "--save-every-steps", "100000"]);
+        let mut resumed = started_of(resumed);
+        std::thread::sleep(Duration::from_millis(300));
+        let id = resumed.id().to_string();
+        std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        assert_eq!(resumed.wait().unwrap().code(), Some(code));
+        assert_ne!(result_of(&place.path(&out))[0], saved[0]); // it went on from there
+    }
+}
+
+fn started(place: &Workplace, out: &str, settings: &[&str]) -> Child {
+    started_of(place.pretrain(out, settings))
+}
+
+fn started_of(mut command: std::process::Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until the log has its first update.
+fn wait_for_a_step(place: &Workplace, out: &str) {
+    let log = place.path(out).join("log.txt");
+    let start = Instant::now();
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("\"step\"")) {
+        assert!(start.elapsed() < Duration::from_secs(60), "the run did not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

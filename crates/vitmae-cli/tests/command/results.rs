@@ -1,0 +1,172 @@
+//! What the commands write and print when all is well.
+
+use std::fs;
+
+use serde_json::Value;
+use vitmae_image::{Limits, decode};
+use vitmae_weights::SafetensorsFile;
+
+use crate::setup::{Call, Workplace, vitmae};
+
+fn json(call: &Call) -> Value {
+    serde_json::from_str(&call.stdout).unwrap_or_else(|_| panic!("no JSON: {}", call.stdout))
+}
+
+#[test]
+fn training_prints_its_checkpoint_and_goes_on_by_itself() {
+    let place = Workplace::new(12);
+    let call = Call::of(place.pretrain("run", &["--json"])).succeeded();
+    let result = json(&call);
+    assert_eq!((&result["step"], &result["stopped"]), (&Value::from(12), &Value::Null));
+    let checkpoint = result["checkpoint"].as_str().unwrap();
+    assert!(checkpoint.ends_with("ckpt-00000012"));
+    let again = Call::of(place.pretrain("run", &[])).succeeded();
+    assert_eq!(again.stdout.trim(), checkpoint);
+    assert!(again.stderr.contains("going on from"), "{}", again.stderr);
+    let log = fs::read_to_string(place.path("run/log.txt")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    assert_eq!((of_kind("step"), of_kind("epoch"), of_kind("resume")), (12, 4, 1));
+    let quiet = Call::of(place.pretrain("quiet", &["-q"])).succeeded();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn the_originals_folder_layout_is_understood() {
+    let place = Workplace::new(12);
+    fs::create_dir_all(place.path("set/train/a")).unwrap();
+    fs::create_dir_all(place.path("set/val/a")).unwrap();
+    for index in 0..12 {
+        let folder = if index < 8 { "train" } else { "val" };
+        let from = place.path(&format!("images/{index}.png"));
+        fs::copy(from, place.path(&format!("set/{folder}/a/{index}.png"))).unwrap();
+    }
+    let data = place.text("set");
+    let mut command = place.pretrain("run", &["--json", "--norm_pix_loss", "--num_workers", "1"]);
+    command.args(["--pin_mem", "--accum_iter", "2", "--clip_grad", "1"]);
+    let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
+    let images = place.path("images").into_os_string();
+    let arguments =
+        arguments.into_iter().map(|a| if a == images { data.clone().into() } else { a });
+    let mut command = vitmae(&[]);
+    command.args(arguments);
+    let call = Call::of(command).succeeded();
+    assert!(call.stderr.contains("8 images, 4 updates of 8 images"), "{}", call.stderr);
+    assert!(call.stderr.contains("on 4 evaluation images"), "{}", call.stderr);
+    assert!(call.stderr.contains("`--pin-mem` has no effect"), "{}", call.stderr);
+    assert!(json(&call)["val_loss"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn reconstructions_are_drawn_under_the_mask_that_was_asked_for() {
+    let place = Workplace::new(12);
+    let model = place.model().display().to_string();
+    let images = [place.text("images/1.png"), place.text("images/2.png")];
+    let out = place.text("sheet.png");
+    let reconstruct = |more: &[&str]| {
+        let mut command = vitmae(&["reconstruct", &images[0], &images[1], "--model", &model]);
+        command.args(["--out", &out, "--json"]).args(more);
+        let result = json(&Call::of(command).succeeded());
+        (result, decode(&place.path("sheet.png"), &Limits::default()).unwrap())
+    };
+    let (result, sheet) = reconstruct(&[]);
+    assert_eq!((sheet.width, sheet.height), (2 + 4 * 18, 2 + 2 * 18));
+    assert_eq!(result["images"][0]["removed"], 12);
+    assert!(result["images"][1]["loss"].as_f64().unwrap() > 0.0);
+    assert_eq!(reconstruct(&[]).1, sheet);
+    assert_ne!(reconstruct(&["--seed", "1"]).1, sheet);
+    let (result, _) = reconstruct(&["--mask_ratio", "0.5"]);
+    assert_eq!(result["images"][0]["removed"], 8);
+    // A mask picture of any size: the right half is white.
+    let half = vitmae_image::Image::new(8, 8, 1, [[0u8; 4], [255; 4]].as_flattened().repeat(8));
+    let half = vitmae_image::encode_png(&half.unwrap()).unwrap();
+    fs::write(place.path("mask.png"), half).unwrap();
+    let mask = place.text("mask.png");
+    let (result, sheet) = reconstruct(&["--mask", &mask]);
+    assert_eq!(result["images"][0]["removed"], 8);
+    // Second panel, first row: left half visible, right half grey.
+    let pixel = |x: usize, y: usize| &sheet.data[(y * sheet.width + x) * 3..][..3];
+    assert!((10..18).all(|x| pixel(20 + x - 2, 2) == [128; 3]));
+    assert!((0..8).any(|x| pixel(20 + x, 2) != [128; 3]));
+}
+
+#[test]
+fn features_have_their_shapes_in_both_formats() {
+    let place = Workplace::new(12);
+    let model = place.model().display().to_string();
+    let images: Vec<_> = (0..3).map(|index| place.text(&format!("images/{index}.png"))).collect();
+    let features = |out: &str, pool: &str| {
+        let out = place.text(out);
+        let mut command = vitmae(&["features", "--model", &model, "--out", &out, "--pool", pool]);
+        command.args(&images).arg("--json");
+        json(&Call::of(command).succeeded())["shape"].clone()
+    };
+    assert_eq!(features("all.safetensors", "none"), serde_json::json!([3, 17, 16]));
+    assert_eq!(features("cls.npy", "cls"), serde_json::json!([3, 16]));
+    assert_eq!(features("mean.safetensors", "mean"), serde_json::json!([3, 16]));
+    let read = |name: &str| {
+        SafetensorsFile::open(&place.path(name)).unwrap().read_f32("features").unwrap()
+    };
+    let all = read("all.safetensors");
+    let cls: Vec<u8> = all
+        .chunks_exact(17 * 16)
+        .flat_map(|image| &image[..16])
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    let npy = fs::read(place.path("cls.npy")).unwrap();
+    assert!(npy.ends_with(&cls));
+    let mean = read("mean.safetensors");
+    for (image, mean) in all.chunks_exact(17 * 16).zip(mean.chunks_exact(16)) {
+        for (column, &mean) in mean.iter().enumerate() {
+            let sum: f32 = (1..17).map(|token| image[token * 16 + column]).sum();
+            assert!((sum / 16.0 - mean).abs() < 1e-5);
+        }
+    }
+    let wrong = vitmae(&["features", &images[0], "--model", &model, "--out", "x.csv"]);
+    Call::of(wrong).failed(2, "expected .npy or .safetensors");
+}
+
+#[test]
+fn inspect_and_bench_answer_in_json() {
+    let place = Workplace::new(12);
+    let model = place.model().display().to_string();
+    let found = json(&Call::of(vitmae(&["inspect", &model, "--json"])).succeeded());
+    assert_eq!(found["architecture"]["hidden_size"], 16);
+    assert!(found["path"].as_str().unwrap().contains("ckpt-00000012"));
+    let text = Call::of(vitmae(&["inspect", &model, "--tensors"])).succeeded().stdout;
+    assert!(text.contains("vit.embeddings.cls_token F32 [1, 1, 16]"), "{text}");
+
+    for task in ["pretrain", "forward", "features"] {
+        let arguments = ["bench", "--model", "tiny", "--task", task, "--batch-size", "2"];
+        let mut command = vitmae(&arguments);
+        command.args(["--steps", "1", "--precision", "f32", "--json"]);
+        let result = json(&Call::of(command).succeeded());
+        for key in
+            ["ms_per_image", "images_per_second", "peak_memory_bytes", "gflops", "peak_gflops"]
+        {
+            assert!(result[key].as_f64().unwrap() > 0.0, "{task}: {key} in {result}");
+        }
+        assert!(result["gflops"].as_f64() < result["peak_gflops"].as_f64(), "{result}");
+        assert_eq!(result["loss"].is_number(), task != "features", "{result}");
+    }
+}
+
+#[test]
+fn a_short_demo_writes_everything() {
+    let place = Workplace::new(0);
+    let out = place.text("demo");
+    let mut command = vitmae(&["demo", "--out", &out, "--steps", "20", "--json", "-q"]);
+    command.env("NO_COLOR", "1");
+    let result = json(&Call::of(command).succeeded());
+    assert_eq!(result["steps"], 20);
+    assert!(result["masked_mse"]["model"].as_f64().unwrap() > 0.0);
+    assert_eq!(result["probe"].as_array().unwrap().len(), 3);
+    let page = fs::read_to_string(place.path("demo/report.html")).unwrap();
+    assert!(page.contains("data:image/png;base64,") && page.contains("<svg"));
+    // Nothing is fetched: no address in the page but names of namespaces.
+    let addresses = page.matches("http").count();
+    assert_eq!(addresses, page.matches("http://www.w3.org/2000/svg").count());
+    decode(&place.path("demo/reconstructions.png"), &Limits::default()).unwrap();
+    let model = place.text("demo/model");
+    Call::of(vitmae(&["inspect", &model])).succeeded();
+}

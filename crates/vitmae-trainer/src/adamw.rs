@@ -1,0 +1,145 @@
+//! AdamW over a model's parameters, with the decay groups of the original pre-training.
+//!
+//!   m ← β₁ m + (1 − β₁) g          v ← β₂ v + (1 − β₂) g²
+//!   w ← w − lr · decay · w − lr · m̂ / (√v̂ + eps)
+//!
+//! Tensors of rank at most 1 and names that end in `.bias` are not decayed; everything else is, the
+//! CLS token and the mask token included, as in the original's pre-training. Frozen tables are left
+//! out. Source: `torch.optim.AdamW`; groups as `add_weight_decay` of timm.
+
+use vitmae_layers::Param;
+use vitmae_tensor::{Tensor, ops};
+
+use crate::TrainerError;
+
+/// Settings of the optimizer; the learning rate comes with each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWOptions {
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Weight decay of the tensors that are decayed.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWOptions {
+    /// β = (0.9, 0.95), eps = 1e-8, weight decay 0.05: the MAE recipe.
+    fn default() -> Self {
+        AdamWOptions { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05 }
+    }
+}
+
+/// First and second moment of one parameter, in its shape.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Running mean of the gradient.
+    pub m: Tensor,
+    /// Running mean of its square.
+    pub v: Tensor,
+}
+
+/// The optimizer's state for the parameters of one model, in the model's order.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    options: AdamWOptions,
+    updates: u64,
+    moments: Vec<Option<Moments>>,
+}
+
+impl AdamW {
+    /// Moments of zero for every trainable parameter.
+    ///
+    /// # Errors
+    /// [`TrainerError::Tensor`] if memory cannot be had.
+    pub fn new(parameters: &[&Param], options: AdamWOptions) -> Result<AdamW, TrainerError> {
+        let moments = |parameter: &&Param| {
+            if !parameter.trainable {
+                return Ok(None);
+            }
+            let (device, shape) = (parameter.value.device(), parameter.value.shape());
+            let (m, v) = (Tensor::zeros(device, shape)?, Tensor::zeros(device, shape)?);
+            Ok(Some(Moments { m, v }))
+        };
+        let moments = parameters.iter().map(moments).collect::<Result<_, TrainerError>>()?;
+        Ok(AdamW { options, updates: 0, moments })
+    }
+
+    /// Updates every trainable parameter from its gradient times `gradient_scale`; a parameter
+    /// without a gradient is updated as if it were zero.
+    ///
+    /// # Errors
+    /// [`TrainerError::Tensor`] if shapes do not fit, which a model's own gradients always do.
+    pub fn step(
+        &mut self,
+        parameters: Vec<&mut Param>,
+        lr: f64,
+        gradient_scale: f64,
+    ) -> Result<(), TrainerError> {
+        self.updates += 1;
+        for (parameter, moments) in parameters.into_iter().zip(&mut self.moments) {
+            let Some(moments) = moments else { continue };
+            let decayed = is_decayed(&parameter.name, parameter.value.shape().len());
+            let settings = ops::AdamW {
+                lr,
+                betas: self.options.betas,
+                eps: self.options.eps,
+                weight_decay: if decayed { self.options.weight_decay } else { 0.0 },
+                step: self.updates,
+                gradient_scale,
+            };
+            let zero;
+            let gradient = match &parameter.grad {
+                Some(gradient) => gradient,
+                None => {
+                    zero = Tensor::zeros(parameter.value.device(), parameter.value.shape())?;
+                    &zero
+                }
+            };
+            ops::adamw(&mut parameter.value, gradient, &mut moments.m, &mut moments.v, &settings)?;
+        }
+        Ok(())
+    }
+
+    /// Updates made so far; the bias correction depends on it.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The moments, one entry a parameter; none for frozen ones.
+    pub fn moments(&self) -> &[Option<Moments>] {
+        &self.moments
+    }
+
+    pub(crate) fn moments_mut(&mut self) -> &mut [Option<Moments>] {
+        &mut self.moments
+    }
+
+    pub(crate) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+}
+
+/// Whether weight decay applies to a parameter of this name and rank.
+pub fn is_decayed(name: &str, rank: usize) -> bool {
+    rank > 1 && !name.ends_with(".bias")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_and_biases_are_not_decayed_but_tokens_are() {
+        for (name, rank, decayed) in [
+            ("vit.cls_token", 3, true),
+            ("decoder.mask_token", 3, true),
+            ("vit.patch_embedding.weight", 4, true),
+            ("vit.blocks.0.attention.qkv.weight", 2, true),
+            ("vit.blocks.0.attention.qkv.bias", 1, false),
+            ("vit.norm.weight", 1, false),
+        ] {
+            assert_eq!(is_decayed(name, rank), decayed, "{name}");
+        }
+    }
+}

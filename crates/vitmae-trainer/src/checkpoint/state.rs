@@ -1,0 +1,172 @@
+//! What a checkpoint holds, written and read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use vitmae_image::VitImageProcessor;
+use vitmae_model::VitMaeForPreTraining;
+use vitmae_tensor::{Device, Tensor};
+use vitmae_weights::folder::{PREPROCESSOR_FILE, read_json_text};
+use vitmae_weights::{
+    Dtype, LoadOptions, SafetensorsFile, TensorToWrite, from_pretrained, save_pretrained,
+    write_safetensors,
+};
+
+use crate::adamw::Moments;
+use crate::{AdamW, AdamWOptions, TrainState, TrainerError};
+
+/// The file of the optimizer's moments.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// The file of everything else that training needs.
+pub const STATE_FILE: &str = "state.json";
+/// Names of the two moments, as PyTorch has them.
+const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// The run's name; rotation removes only checkpoints that carry it.
+    pub run: String,
+    /// Updates made.
+    pub step: u64,
+    /// Sum of the losses of the current epoch's updates.
+    pub epoch_loss: f64,
+    /// Updates of the current epoch.
+    pub epoch_updates: u64,
+    /// The settings that decide the result.
+    pub identity: serde_json::Value,
+}
+
+/// A copy of a run's state that can be written while training goes on.
+pub struct Snapshot {
+    model: VitMaeForPreTraining,
+    processor: VitImageProcessor,
+    moments: Vec<NamedMoments>,
+    progress: Progress,
+}
+
+/// The moments of one parameter.
+struct NamedMoments {
+    name: String,
+    moments: Moments,
+}
+
+impl Snapshot {
+    /// Copies the state; tensors are shared until the next update writes them.
+    pub fn of(state: &TrainState, processor: &VitImageProcessor, progress: Progress) -> Snapshot {
+        let parameters = state.model.parameters();
+        let moments =
+            parameters.iter().zip(state.optimizer.moments()).filter_map(|(p, moments)| {
+                let moments = moments.clone()?;
+                Some(NamedMoments { name: p.name.clone(), moments })
+            });
+        Snapshot {
+            moments: moments.collect(),
+            model: state.model.clone(),
+            processor: processor.clone(),
+            progress,
+        }
+    }
+
+    /// Updates this state has seen.
+    pub fn step(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// Writes every file but the manifest into `folder`, the state first: it tells whose a
+    /// half-written folder is.
+    ///
+    /// # Errors
+    /// [`TrainerError::Io`] and [`TrainerError::Weights`].
+    pub fn write(&self, folder: &Path) -> Result<(), TrainerError> {
+        let text = serde_json::to_string_pretty(&self.progress);
+        let text = text.map_err(|error| failed("write", &folder.join(STATE_FILE))(error.into()))?;
+        write(&folder.join(STATE_FILE), &format!("{text}\n"))?;
+        write(&folder.join(PREPROCESSOR_FILE), &self.processor.to_json())?;
+        save_pretrained(&self.model, folder)?;
+        self.write_moments(&folder.join(OPTIMIZER_FILE))
+    }
+
+    fn write_moments(&self, path: &Path) -> Result<(), TrainerError> {
+        let mut tensors = Vec::new();
+        let mut values = BTreeMap::new();
+        for NamedMoments { name, moments } in &self.moments {
+            for (kind, tensor) in MOMENTS.into_iter().zip([&moments.m, &moments.v]) {
+                let name = format!("{kind}.{name}");
+                let shape = tensor.shape().to_vec();
+                tensors.push(TensorToWrite { name: name.clone(), dtype: Dtype::F32, shape });
+                values.insert(name, tensor);
+            }
+        }
+        write_safetensors(path, &BTreeMap::new(), &tensors, |tensor| {
+            Ok(values[&tensor.name].to_vec())
+        })?;
+        Ok(())
+    }
+}
+
+/// Reads a verified checkpoint back: the state to go on with, and where it stands.
+///
+/// # Errors
+/// [`TrainerError::CheckpointContents`] if the files do not fit together, and those of reading.
+pub fn restore(
+    folder: &Path,
+    device: &Device,
+    options: AdamWOptions,
+) -> Result<(TrainState, Progress), TrainerError> {
+    let progress = read_progress(folder)?;
+    let (model, _) = from_pretrained(folder, device, &LoadOptions::default())?;
+    let mut file = SafetensorsFile::open(&folder.join(OPTIMIZER_FILE))?;
+    let mut optimizer = AdamW::new(&model.parameters(), options)?;
+    let mut expected = 0;
+    for (parameter, moments) in model.parameters().iter().zip(optimizer.moments_mut()) {
+        let Some(moments) = moments else { continue };
+        for (kind, tensor) in MOMENTS.into_iter().zip([&mut moments.m, &mut moments.v]) {
+            let name = format!("{kind}.{}", parameter.name);
+            let shape = file.get(&name).map(|info| info.shape.clone());
+            if shape.as_deref() != Some(parameter.value.shape()) {
+                let found = shape.map_or("missing".to_owned(), |shape| format!("{shape:?}"));
+                let expected = format!("{:?}", parameter.value.shape());
+                return Err(contents(folder, format!("`{name}`"), found, expected));
+            }
+            *tensor = Tensor::from_vec(device, parameter.value.shape(), file.read_f32(&name)?)?;
+            expected += 1;
+        }
+    }
+    if file.tensors().len() != expected {
+        let (what, found) = ("the number of moments".to_owned(), file.tensors().len());
+        return Err(contents(folder, what, found.to_string(), expected.to_string()));
+    }
+    optimizer.set_updates(progress.step);
+    Ok((TrainState::resumed(model, optimizer, progress.step), progress))
+}
+
+fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {
+    let path = folder.join(STATE_FILE);
+    let text = read_json_text(&path)?.unwrap_or_default();
+    serde_json::from_str(&text).map_err(|error| {
+        let expected = "the state of a run".to_owned();
+        contents(folder, format!("`{STATE_FILE}`"), error.to_string(), expected)
+    })
+}
+
+/// The run that wrote the files of `folder`, if its state can be read.
+pub(super) fn run_of(folder: &Path) -> Option<String> {
+    read_progress(folder).ok().map(|progress| progress.run)
+}
+
+fn contents(folder: &Path, what: String, found: String, expected: String) -> TrainerError {
+    TrainerError::CheckpointContents { folder: folder.to_path_buf(), what, found, expected }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TrainerError> {
+    fs::write(path, text).map_err(failed("write", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> TrainerError {
+    let path = path.to_path_buf();
+    move |source| TrainerError::Io { action, path: path.clone(), source }
+}

@@ -1,0 +1,317 @@
+//! The settings of a pre-training run, and what of them must agree to resume.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use vitmae_image::{Filter, PerChannel, RandomResizedCrop, Size, VitImageProcessor};
+use vitmae_model::VitMaeConfig;
+
+use crate::data::{Augmentation, BatchPlan, Dataset, OnBadSample};
+use crate::schedule::{WarmupCosine, scaled_lr};
+use crate::{AdamWOptions, TrainerError};
+
+/// Mean of ImageNet's colours, the default of the recipe.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of ImageNet's colours.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// Where a run begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// At the newest checkpoint of the output folder that verifies, or new if there is none.
+    #[default]
+    Auto,
+    /// New; an output folder with checkpoints is refused.
+    Never,
+    /// At this checkpoint.
+    From(PathBuf),
+}
+
+/// The settings of a pre-training run; the defaults are the original's.
+///
+/// Source: `main_pretrain.py` of facebookresearch/mae, by name and value only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PretrainConfig {
+    /// Sizes of the model, the share of removed patches and the kind of loss.
+    pub model: VitMaeConfig,
+    /// Model folder to take the first weights from; `model` must describe them.
+    pub start_from: Option<PathBuf>,
+    /// Colours: whether to convert to RGB, rescaling, mean and standard deviation.
+    pub processor: VitImageProcessor,
+    /// Smallest and largest share of an image that a crop covers.
+    pub crop_scale: (f64, f64),
+    /// Whether half of the crops are mirrored.
+    pub flip: bool,
+    /// Images of one batch.
+    pub batch_size: usize,
+    /// Batches of one update.
+    pub accumulation: usize,
+    /// Epochs in all.
+    pub epochs: u64,
+    /// Learning rate for 256 images an update; [`lr`](Self::lr) wins.
+    pub blr: f64,
+    /// The highest learning rate.
+    pub lr: Option<f64>,
+    /// The learning rate at the end.
+    pub min_lr: f64,
+    /// Epochs of warm-up.
+    pub warmup_epochs: f64,
+    /// Betas, epsilon and weight decay.
+    pub adamw: AdamWOptions,
+    /// Longest gradient; a longer one is scaled down.
+    pub clip_grad: Option<f64>,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+    /// Threads that read images.
+    pub workers: usize,
+    /// What to do about an image that cannot be read.
+    pub on_bad_sample: OnBadSample,
+    /// Share of bad images that is tolerated; 10 always are.
+    pub max_bad_fraction: f64,
+    /// Where checkpoints and logs go.
+    pub output_dir: PathBuf,
+    /// Epochs between checkpoints.
+    pub save_every_epochs: u64,
+    /// Updates between checkpoints, in place of epochs.
+    pub save_every_steps: Option<u64>,
+    /// Checkpoints of this run that are kept.
+    pub keep_last: usize,
+    /// Epochs between evaluations.
+    pub evaluate_every_epochs: u64,
+    /// Where to begin.
+    pub resume: Resume,
+    /// Whether to resume under other settings than the checkpoint's.
+    pub override_settings: bool,
+}
+
+impl PretrainConfig {
+    /// The original's settings for `model`, into `output_dir`.
+    pub fn new(model: VitMaeConfig, output_dir: PathBuf) -> PretrainConfig {
+        let (height, width) = model.image_size;
+        let processor = VitImageProcessor {
+            size: Size::Exact { height, width },
+            resample: Filter::Bicubic,
+            image_mean: PerChannel::Each(IMAGENET_MEAN.to_vec()),
+            image_std: PerChannel::Each(IMAGENET_STD.to_vec()),
+            do_convert_rgb: Some(true),
+            ..VitImageProcessor::default()
+        };
+        let processor = match model.num_channels {
+            3 => processor,
+            _ => VitImageProcessor {
+                image_mean: PerChannel::All(0.5),
+                image_std: PerChannel::All(0.5),
+                do_convert_rgb: None,
+                ..processor
+            },
+        };
+        PretrainConfig {
+            model,
+            start_from: None,
+            processor,
+            crop_scale: (0.2, 1.0),
+            flip: true,
+            batch_size: 64,
+            accumulation: 1,
+            epochs: 400,
+            blr: 1e-3,
+            lr: None,
+            min_lr: 0.0,
+            warmup_epochs: 40.0,
+            adamw: AdamWOptions::default(),
+            clip_grad: None,
+            seed: 0,
+            workers: 2,
+            on_bad_sample: OnBadSample::Replace,
+            max_bad_fraction: 0.001,
+            output_dir,
+            save_every_epochs: 20,
+            save_every_steps: None,
+            keep_last: 3,
+            evaluate_every_epochs: 1,
+            resume: Resume::Auto,
+            override_settings: false,
+        }
+    }
+
+    /// Checks every setting but those of files.
+    ///
+    /// # Errors
+    /// [`TrainerError::Setting`] naming the first that is outside its range.
+    pub fn validate(&self) -> Result<(), TrainerError> {
+        self.model.validate().map_err(vitmae_weights::WeightsError::from)?;
+        let at_least_one: [(&'static str, u64); 5] = [
+            ("batch_size", self.batch_size as u64),
+            ("accum_iter", self.accumulation as u64),
+            ("epochs", self.epochs),
+            ("save_every", self.save_every_steps.unwrap_or(self.save_every_epochs)),
+            ("eval_every", self.evaluate_every_epochs),
+        ];
+        for (key, value) in at_least_one {
+            range(key, value as f64, "at least 1", |value| value >= 1.0)?;
+        }
+        let ratio = self.model.mask_ratio;
+        range("mask_ratio", ratio, "above 0 and below 1", |ratio| ratio > 0.0 && ratio < 1.0)?;
+        let rates = [("lr", self.peak_lr()), ("min_lr", self.min_lr), ("eps", self.adamw.eps)];
+        let others = [
+            ("warmup_epochs", self.warmup_epochs),
+            ("weight_decay", self.adamw.weight_decay),
+            ("clip_grad", self.clip_grad.unwrap_or(1.0)),
+        ];
+        for (key, value) in rates.into_iter().chain(others) {
+            range(key, value, "a number from 0 up", |value| value >= 0.0 && value.is_finite())?;
+        }
+        for beta in self.adamw.betas {
+            range("betas", beta, "from 0 to below 1", |beta| (0.0..1.0).contains(&beta))?;
+        }
+        let (low, high) = self.crop_scale;
+        range("crop_scale", low, "above 0", |low| low > 0.0)?;
+        range("crop_scale", high, "from its start to 1", |high| high >= low && high <= 1.0)?;
+        let fraction = self.max_bad_fraction;
+        range("max_bad_fraction", fraction, "from 0 to 1", |f| (0.0..=1.0).contains(&f))
+    }
+
+    /// Images of one update.
+    pub fn effective_batch(&self) -> usize {
+        self.batch_size * self.accumulation
+    }
+
+    /// The highest learning rate.
+    pub fn peak_lr(&self) -> f64 {
+        self.lr.unwrap_or_else(|| scaled_lr(self.blr, self.effective_batch()))
+    }
+
+    /// The learning rate over fractional epochs.
+    pub fn schedule(&self) -> WarmupCosine {
+        WarmupCosine {
+            lr: self.peak_lr(),
+            min_lr: self.min_lr,
+            warmup: self.warmup_epochs,
+            total: self.epochs as f64,
+        }
+    }
+
+    /// How batches of `images` images follow one another.
+    pub fn plan(&self, images: usize) -> BatchPlan {
+        BatchPlan {
+            images: images as u64,
+            batch_size: self.batch_size as u64,
+            accumulation: self.accumulation as u64,
+        }
+    }
+
+    /// How a training image becomes pixels.
+    pub fn augmentation(&self) -> Augmentation {
+        let crop = RandomResizedCrop {
+            scale: self.crop_scale,
+            ..RandomResizedCrop::new(self.model.image_size)
+        };
+        Augmentation { crop, flip: self.flip, processor: self.processor.clone() }
+    }
+
+    /// Everything that decides the weights of each step, as JSON; two runs of the same identity
+    /// compute the same, and a checkpoint resumes only under its own.
+    pub fn identity(&self, dataset: &dyn Dataset) -> Value {
+        let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        json!({
+            "model": parsed(&self.model.to_json()),
+            "processor": parsed(&self.processor.to_json()),
+            "crop_scale": [self.crop_scale.0, self.crop_scale.1],
+            "flip": self.flip,
+            "batch_size": self.batch_size,
+            "accum_iter": self.accumulation,
+            "epochs": self.epochs,
+            "lr": self.peak_lr(),
+            "min_lr": self.min_lr,
+            "warmup_epochs": self.warmup_epochs,
+            "betas": self.adamw.betas,
+            "eps": self.adamw.eps,
+            "weight_decay": self.adamw.weight_decay,
+            "clip_grad": self.clip_grad,
+            "seed": self.seed,
+            "on_bad_sample": format!("{:?}", self.on_bad_sample).to_lowercase(),
+            "images": dataset.len(),
+            "data": dataset.fingerprint(),
+        })
+    }
+}
+
+fn range(
+    key: &'static str,
+    value: f64,
+    expected: &'static str,
+    good: impl Fn(f64) -> bool,
+) -> Result<(), TrainerError> {
+    if good(value) {
+        return Ok(());
+    }
+    Err(TrainerError::Setting { key, found: value.to_string(), expected })
+}
+
+/// The keys on which two identities differ, as "`key` found, now expected".
+pub(crate) fn differences(found: &Value, expected: &Value) -> Vec<String> {
+    let mut all = Vec::new();
+    collect("", found, expected, &mut all);
+    all
+}
+
+fn collect(path: &str, found: &Value, expected: &Value, all: &mut Vec<String>) {
+    if let (Value::Object(found), Value::Object(expected)) = (found, expected) {
+        let missing = expected.keys().filter(|key| !found.contains_key(*key));
+        for key in found.keys().chain(missing) {
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned();
+            let (found, expected) = (side(found), side(expected));
+            collect(&inner, &found.unwrap_or_default(), &expected.unwrap_or_default(), all);
+        }
+    } else if found != expected {
+        all.push(format!("`{path}` {found}, now {expected}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_name_the_key_and_both_values() {
+        let found = json!({"lr": 0.1, "model": {"hidden_size": 8, "x": 1}, "old": true});
+        let expected = json!({"lr": 0.2, "model": {"hidden_size": 9, "x": 1}, "new": null});
+        assert_eq!(
+            differences(&found, &expected),
+            ["`lr` 0.1, now 0.2", "`model.hidden_size` 8, now 9", "`old` true, now null"]
+        );
+        assert!(differences(&found, &found).is_empty());
+    }
+
+    #[test]
+    fn every_setting_out_of_range_is_named() {
+        let good = PretrainConfig::new(VitMaeConfig::base(), "out".into());
+        good.validate().unwrap();
+        type Break = fn(&mut PretrainConfig);
+        let cases: [(Break, &str); 8] = [
+            (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
+            (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
+            (|c| c.lr = Some(f64::NAN), "`lr` is NaN, expected a number from 0 up"),
+            (|c| c.adamw.betas = [0.9, 1.0], "`betas` is 1, expected from 0 to below 1"),
+            (|c| c.crop_scale = (0.5, 0.4), "`crop_scale` is 0.4, expected from its start to 1"),
+            (|c| c.max_bad_fraction = 2.0, "`max_bad_fraction` is 2, expected from 0 to 1"),
+            (|c| c.model.mask_ratio = 0.0, "`mask_ratio` is 0, expected above 0 and below 1"),
+            (|c| c.save_every_steps = Some(0), "`save_every` is 0, expected at least 1"),
+        ];
+        for (spoil, message) in cases {
+            let mut config = good.clone();
+            spoil(&mut config);
+            assert_eq!(config.validate().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_follows_the_effective_batch() {
+        let mut config = PretrainConfig::new(VitMaeConfig::base(), "out".into());
+        (config.batch_size, config.accumulation, config.blr) = (64, 8, 1.5e-4);
+        assert_eq!(config.peak_lr(), 3e-4);
+        config.lr = Some(1e-3);
+        assert_eq!(config.schedule().at(40.0), 1e-3);
+    }
+}

@@ -1,0 +1,46 @@
+//! What is written when the loss or the gradient is not a number: enough to replay the update.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::Run;
+use crate::TrainerError;
+
+/// Writes `nan_dump/` and gives the error that ends the run.
+pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64]) -> TrainerError {
+    let step = run.state.step() + 1;
+    let dump = run.config.output_dir.join("nan_dump");
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    let parameters = run.state.model.parameters();
+    let bad_value = parameters.iter().find(|p| !finite(&p.value.to_vec()));
+    let bad_gradient =
+        parameters.iter().find(|p| p.grad.as_ref().is_some_and(|g| !finite(&g.to_vec())));
+    let (what, value) = if loss.is_finite() {
+        ("the gradient's norm".to_owned(), gradient_norm)
+    } else {
+        ("the loss".to_owned(), loss)
+    };
+    let names: Vec<_> =
+        samples.iter().map(|&sample| run.data.train.name(sample as usize)).collect();
+    let report = json!({
+        "step": step,
+        "epoch": run.plan.fractional_epoch(step - 1),
+        "seed": run.config.seed,
+        "samples": samples,
+        "images": names,
+        // JSON has no NaN, so these two are texts.
+        "loss": loss.to_string(),
+        "gradient_norm": gradient_norm.to_string(),
+        "first_bad_parameter": bad_value.map(|parameter| parameter.name.clone()),
+        "first_bad_gradient": bad_gradient.map(|parameter| parameter.name.clone()),
+        "settings": run.progress.identity,
+    });
+    let path = dump.join(format!("step-{step:08}.json"));
+    let written =
+        fs::create_dir_all(&dump).and_then(|()| fs::write(&path, format!("{report:#}\n")));
+    match written {
+        Ok(()) => TrainerError::NonFinite { step, what, value, dump: path },
+        Err(source) => TrainerError::Io { action: "write", path, source },
+    }
+}

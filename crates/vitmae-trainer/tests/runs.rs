@@ -1,0 +1,15 @@
+//! Whole runs of a tiny model: exact resume, thread invariance, checkpoints that are refused, and
+//! what happens to bad images and bad numbers.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking and has no API")]
+
+#[path = "runs/tiny.rs"]
+mod tiny;
+
+#[path = "runs/checkpoints.rs"]
+mod checkpoints;
+#[path = "runs/data.rs"]
+mod data;
+#[path = "runs/exactness.rs"]
+mod exactness;
+#[path = "runs/guards.rs"]
+mod guards;
