@@ -1,0 +1,247 @@
+//! Multi-head self-attention over packed rows q|k|v, forward and backward.
+//!
+//!   s_ij = q_i·k_j / √head_dim      lse_i = ln Σ_j exp(s_ij)      p_ij = exp(s_ij − lse_i)
+//!   out_i = Σ_j p_ij · keep_ij · v_j
+//!
+//! One task is one head of one image. Its keys and values are packed once, then blocks of query rows
+//! run through scores, exact softmax and values, so that only rows × N scores exist at a time. The
+//! forward pass keeps `lse` alone; the backward pass computes the probabilities from it again, as in
+//! FlashAttention (arXiv:2205.14135), but without blocks of keys, which N ≤ 1025 does not need.
+//!
+//! Source: `eager_attention_forward` of transformers 4.57.6, `modeling_vit_mae.py`.
+//! Oracle: `vitmae_testing::reference::attention`.
+
+mod backward;
+mod rows;
+
+use crate::dropout::Dropout;
+use crate::gemm::{self, MatRef, Tile, pack_b, small};
+use crate::parallel::{self, SharedMut};
+use crate::scratch;
+pub use backward::backward;
+use std::ops::Range;
+
+/// Scores of a block of query rows, at most: they stay in the first-level cache.
+const BLOCK: usize = 4096;
+
+/// Sizes of an attention; the width D is `heads · head_dim`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// B.
+    pub batch: usize,
+    /// N.
+    pub tokens: usize,
+    /// A.
+    pub heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+}
+
+impl Shape {
+    /// D = `heads · head_dim`.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Length of the output, B·N·D.
+    fn len(&self) -> usize {
+        self.batch * self.tokens * self.width()
+    }
+
+    /// Number of rows of probabilities, B·A·N.
+    fn rows(&self) -> usize {
+        self.batch * self.heads * self.tokens
+    }
+}
+
+/// Attention of every token to every token; `lse` is what [`backward()`] needs beside the output.
+///
+/// Probability (b, a, i, j) has the dropout index ((b·A + a)·N + i)·N + j.
+///
+/// # Shapes
+/// `qkv: [B, N, 3D]` → `out: [B, N, D]`, `lse: [B, A, N]`
+///
+/// # Panics
+/// If a length does not fit `shape`.
+pub fn forward(
+    qkv: &[f32],
+    dropout: Option<&Dropout>,
+    shape: Shape,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    assert_eq!(out.len(), shape.len(), "attention: out");
+    assert_eq!(lse.len(), shape.rows(), "attention: lse");
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
+    for_each_head(qkv, dropout, shape, |head| forward_head(head, out, lse));
+}
+
+/// The probabilities of [`forward`] before dropout, for display and analysis.
+///
+/// # Shapes
+/// `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `probabilities: [B, A, N, N]`
+///
+/// # Panics
+/// If a length does not fit `shape`.
+pub fn probabilities(qkv: &[f32], lse: &[f32], shape: Shape, probabilities: &mut [f32]) {
+    let tokens = shape.tokens;
+    assert_eq!(lse.len(), shape.rows(), "attention: lse");
+    assert_eq!(probabilities.len(), shape.rows() * tokens, "attention: probabilities");
+    let out = SharedMut::new(probabilities);
+    for_each_head(qkv, None, shape, |head| {
+        let lens = [head.ld * shape.head_dim, head.block * shape.head_dim, head.block * head.ld];
+        let mut memory = scratch::take(scratch::total(lens));
+        let [keys, queries, scores] = scratch::split(&mut memory, lens);
+        pack_b(head.tile, &head.part(1).transposed(), 0, shape.head_dim, 0, tokens, keys);
+        for block in head.blocks() {
+            let scores = head.scores(block.clone(), queries, keys, scores);
+            rows::probabilities(scores, head.ld, head.scale, &lse[head.row(block.start)..]);
+            for (i, scores) in block.zip(scores.chunks_exact(head.ld)) {
+                // SAFETY: each task owns the rows of its head.
+                let out = unsafe { out.slice(head.row(i) * tokens, tokens) };
+                out.copy_from_slice(&scores[..tokens]);
+            }
+        }
+    });
+}
+
+/// Runs `task` for every head of every image.
+fn for_each_head(
+    qkv: &[f32],
+    dropout: Option<&Dropout>,
+    shape: Shape,
+    task: impl Fn(&Head) + Sync + Send,
+) {
+    assert_eq!(qkv.len(), 3 * shape.len(), "attention: qkv");
+    if shape.len() > 0 {
+        let tile = gemm::tile();
+        let heads = shape.batch * shape.heads;
+        parallel::for_each(heads, |index| task(&Head::new(tile, qkv, dropout, shape, index)));
+    }
+}
+
+fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
+    let Shape { tokens, head_dim, .. } = head.shape;
+    let Head { tile, block, ld, width, .. } = *head;
+    let kept = if head.dropout.is_some() { block * ld } else { 0 };
+    let lens =
+        [ld * head_dim, width * tokens, block * head_dim, block * ld, block * width, block, kept];
+    let mut memory = scratch::take(scratch::total(lens));
+    let [keys, values, queries, scores, product, inverse, keep] = scratch::split(&mut memory, lens);
+    pack_b(tile, &head.part(1).transposed(), 0, head_dim, 0, tokens, keys);
+    pack_b(tile, &head.part(2), 0, tokens, 0, head_dim, values);
+
+    for block in head.blocks() {
+        let scores = head.scores(block.clone(), queries, keys, scores);
+        let inverse = &mut inverse[..block.len()];
+        // SAFETY: each task owns the rows of its head.
+        let lse = unsafe { lse.slice(head.row(block.start), block.len()) };
+        rows::softmax(scores, ld, tokens, head.scale, inverse, lse);
+        if let Some(keep) = head.keep(block.clone(), keep) {
+            scores.iter_mut().zip(keep).for_each(|(score, keep)| *score *= *keep);
+        }
+
+        let weights = MatRef::strided(scores, block.len(), tokens, ld, 1);
+        small(tile, weights, values, width, product, false);
+        for ((i, product), inverse) in block.zip(product.chunks_exact(width)).zip(inverse) {
+            // SAFETY: each task owns the columns of its head.
+            let out = unsafe { out.slice(head.output(i), head_dim) };
+            out.iter_mut().zip(product).for_each(|(out, product)| *out = product * *inverse);
+        }
+    }
+}
+
+/// One head of one image, and how its work is cut.
+struct Head<'a> {
+    tile: &'static Tile,
+    qkv: &'a [f32],
+    dropout: Option<&'a Dropout>,
+    shape: Shape,
+    /// b·A + a.
+    index: usize,
+    scale: f32,
+    /// Query rows of a block, a multiple of the rows of a tile.
+    block: usize,
+    /// N, rounded up to the columns of a tile: the stride of rows of scores.
+    ld: usize,
+    /// `head_dim`, rounded up to the columns of a tile: the stride of products.
+    width: usize,
+}
+
+impl<'a> Head<'a> {
+    fn new(
+        tile: &'static Tile,
+        qkv: &'a [f32],
+        dropout: Option<&'a Dropout>,
+        shape: Shape,
+        index: usize,
+    ) -> Self {
+        let scale = 1.0 / (shape.head_dim as f32).sqrt();
+        let ld = shape.tokens.next_multiple_of(tile.nr);
+        let width = shape.head_dim.next_multiple_of(tile.nr);
+        let block = (BLOCK / ld / tile.mr).max(1) * tile.mr;
+        Self { tile, qkv, dropout, shape, index, scale, block, ld, width }
+    }
+
+    /// The blocks of query rows.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (block, tokens) = (self.block, self.shape.tokens);
+        (0..tokens).step_by(block).map(move |i| i..(i + block).min(tokens))
+    }
+
+    /// Index of row `i` in `lse`.
+    fn row(&self, i: usize) -> usize {
+        self.index * self.shape.tokens + i
+    }
+
+    /// Where row `i` of this head starts in a matrix `[B, N, D]`.
+    fn output(&self, i: usize) -> usize {
+        let (b, a) = (self.index / self.shape.heads, self.index % self.shape.heads);
+        (b * self.shape.tokens + i) * self.shape.width() + a * self.shape.head_dim
+    }
+
+    /// Where row `i` of q (0), k (1) or v (2) of this head starts in a matrix `[B, N, 3D]`.
+    fn packed(&self, i: usize, part: usize) -> usize {
+        let (b, a) = (self.index / self.shape.heads, self.index % self.shape.heads);
+        let width = self.shape.width();
+        (b * self.shape.tokens + i) * 3 * width + part * width + a * self.shape.head_dim
+    }
+
+    /// q (0), k (1) or v (2) as a matrix `[N, head_dim]`.
+    fn part(&self, part: usize) -> MatRef<'a> {
+        let Shape { tokens, head_dim, .. } = self.shape;
+        let stride = 3 * self.shape.width();
+        MatRef::strided(&self.qkv[self.packed(0, part)..], tokens, head_dim, stride, 1)
+    }
+
+    /// Copies a block of `q` to `queries` and multiplies it with the packed `keys`.
+    fn scores<'s>(
+        &self,
+        block: Range<usize>,
+        queries: &mut [f32],
+        keys: &[f32],
+        scores: &'s mut [f32],
+    ) -> &'s mut [f32] {
+        let d = self.shape.head_dim;
+        for (i, query) in block.clone().zip(queries.chunks_exact_mut(d)) {
+            query.copy_from_slice(&self.qkv[self.packed(i, 0)..][..d]);
+        }
+        let a = MatRef::row_major(&queries[..block.len() * d], block.len(), d);
+        let scores = &mut scores[..block.len() * self.ld];
+        small(self.tile, a, keys, self.ld, scores, false);
+        scores
+    }
+
+    /// Fills `keep` with the dropout scales of a block, in the layout of the scores.
+    fn keep<'s>(&self, block: Range<usize>, keep: &'s mut [f32]) -> Option<&'s [f32]> {
+        let tokens = self.shape.tokens;
+        let dropout = self.dropout?;
+        let keep = &mut keep[..block.len() * self.ld];
+        for (i, keep) in block.zip(keep.chunks_exact_mut(self.ld)) {
+            let (keep, padding) = keep.split_at_mut(tokens);
+            dropout.keep_scales((self.row(i) * tokens) as u64, keep);
+            padding.fill(0.0);
+        }
+        Some(keep)
+    }
+}

@@ -1,0 +1,103 @@
+//! The backward pass of attention.
+
+use super::{Head, Shape, for_each_head, rows};
+use crate::dropout::Dropout;
+use crate::gemm::{MatRef, pack_b, small};
+use crate::parallel::SharedMut;
+use crate::scratch;
+use std::ops::Range;
+
+/// The gradient of [`super::forward`], from its output and `lse`, with the same `dropout`.
+///
+///   delta_i = dout_i·out_i              dp_ij = keep_ij · (dout_i·v_j)
+///   ds_ij = p_ij · (dp_ij − delta_i) / √head_dim
+///   dv_j = Σ_i p_ij·keep_ij·dout_i      dq_i = Σ_j ds_ij·k_j      dk_j = Σ_i ds_ij·q_i
+///
+/// # Shapes
+/// `dout, out: [B, N, D]`, `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `dqkv: [B, N, 3D]`
+///
+/// # Panics
+/// If a length does not fit `shape`.
+pub fn backward(
+    dout: &[f32],
+    qkv: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    dropout: Option<&Dropout>,
+    shape: Shape,
+    dqkv: &mut [f32],
+) {
+    assert_eq!(dout.len(), shape.len(), "attention: dout");
+    assert_eq!(out.len(), shape.len(), "attention: out");
+    assert_eq!(lse.len(), shape.rows(), "attention: lse");
+    assert_eq!(dqkv.len(), 3 * shape.len(), "attention: dqkv");
+    let dqkv = SharedMut::new(dqkv);
+    for_each_head(qkv, dropout, shape, |head| backward_head(head, dout, out, lse, dqkv));
+}
+
+fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: SharedMut) {
+    let Shape { tokens, head_dim: d, .. } = head.shape;
+    let Head { tile, block, ld, width, .. } = *head;
+    let kept = if head.dropout.is_some() { block * ld } else { 0 };
+    let lens = [
+        [ld * d, ld * d, tokens * width, tokens * width, tokens * width, block * d, block * d],
+        [block * width, block * width, block * width, block * ld, block * ld, block, kept],
+    ];
+    let mut memory = scratch::take(scratch::total(lens[0]) + scratch::total(lens[1]));
+    let (whole, blocks) = memory.split_at_mut(scratch::total(lens[0]));
+    let [keys_t, values_t, keys, dkeys, dvalues, queries, douts] = scratch::split(whole, lens[0]);
+    let [queries_b, douts_b, dqueries, scores, dscores, delta, keep] =
+        scratch::split(blocks, lens[1]);
+    pack_b(tile, &head.part(1).transposed(), 0, d, 0, tokens, keys_t);
+    pack_b(tile, &head.part(2).transposed(), 0, d, 0, tokens, values_t);
+    pack_b(tile, &head.part(1), 0, tokens, 0, d, keys);
+
+    for block in head.blocks() {
+        let (rows, first) = (block.len(), block.start);
+        for ((i, row), delta) in block.clone().zip(douts.chunks_exact_mut(d)).zip(&mut *delta) {
+            let at = head.output(i);
+            row.copy_from_slice(&dout[at..at + d]);
+            *delta = rows::dot(row, &out[at..at + d]);
+        }
+        let scores = head.scores(block.clone(), queries, keys_t, scores);
+        let (dscores, douts) = (&mut dscores[..rows * ld], &douts[..rows * d]);
+        small(tile, MatRef::row_major(douts, rows, d), values_t, ld, dscores, false);
+
+        let keep = head.keep(block.clone(), keep);
+        if let Some(keep) = keep {
+            multiply(dscores, keep);
+        }
+        let lse = &lse[head.row(first)..][..rows];
+        rows::gradients(scores, dscores, ld, head.scale, lse, &delta[..rows]);
+        if let Some(keep) = keep {
+            multiply(scores, keep);
+        }
+
+        let add = first > 0;
+        let douts = MatRef::row_major(douts, rows, d);
+        pack_b(tile, &douts, 0, rows, 0, d, douts_b);
+        let weights = MatRef::strided(scores, rows, tokens, ld, 1);
+        small(tile, weights.transposed(), douts_b, width, dvalues, add);
+        let queries = MatRef::row_major(&queries[..rows * d], rows, d);
+        pack_b(tile, &queries, 0, rows, 0, d, queries_b);
+        let gradients = MatRef::strided(dscores, rows, tokens, ld, 1);
+        small(tile, gradients.transposed(), queries_b, width, dkeys, add);
+        small(tile, gradients, keys, width, dqueries, false);
+        write(head, block, 0, dqueries, dqkv);
+    }
+    write(head, 0..tokens, 1, dkeys, dqkv);
+    write(head, 0..tokens, 2, dvalues, dqkv);
+}
+
+fn multiply(values: &mut [f32], factors: &[f32]) {
+    values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+}
+
+/// Copies rows of a product to the gradient of q (0), k (1) or v (2).
+fn write(head: &Head, range: Range<usize>, part: usize, product: &[f32], dqkv: SharedMut) {
+    for (i, row) in range.zip(product.chunks_exact(head.width)) {
+        // SAFETY: each task owns the columns of its head.
+        let out = unsafe { dqkv.slice(head.packed(i, part), head.shape.head_dim) };
+        out.copy_from_slice(&row[..out.len()]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Layer normalisation over the last axis, forward and backward.
+//!
+//!   mean = Σx / D      rstd = 1 / √(Σ(x − mean)² / D + eps)      (biased variance)
+//!   y    = (x − mean) · rstd · weight + bias
+//!
+//! Source: `torch.nn.functional.layer_norm`; arXiv:1607.06450.
+//! Oracle: `vitmae_testing::reference::layer_norm`.
+
+use crate::parallel::{self, SharedMut, rows_per_task};
+use crate::scratch;
+use crate::simd::{self, LANES, fma, multiversion};
+
+/// Chunks of rows with sums of their own in the backward pass, at most.
+const CHUNKS: usize = 64;
+/// Columns a task adds up over the chunks.
+const COLUMNS: usize = 256;
+
+/// Normalises each row of `x`; `mean` and `rstd` are kept for [`backward`].
+///
+/// # Shapes
+/// `x: [N, D]`, `weight, bias: [D]` → `y: [N, D]`, `mean, rstd: [N]`
+///
+/// # Panics
+/// If a length does not fit the others.
+pub fn forward(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+) {
+    let (n, d) = (mean.len(), weight.len());
+    assert_eq!(x.len(), n * d, "layer_norm: x");
+    assert_eq!(bias.len(), d, "layer_norm: bias");
+    assert_eq!(y.len(), n * d, "layer_norm: y");
+    assert_eq!(rstd.len(), n, "layer_norm: rstd");
+    if n * d == 0 {
+        return;
+    }
+    let chunk = rows_per_task(d);
+    let (y, mean, rstd) = (SharedMut::new(y), SharedMut::new(mean), SharedMut::new(rstd));
+    parallel::for_each(n.div_ceil(chunk), |task| {
+        let (first, rows) = (task * chunk, chunk.min(n - task * chunk));
+        // SAFETY: tasks own disjoint rows.
+        let (y, mean, rstd) = unsafe {
+            (y.slice(first * d, rows * d), mean.slice(first, rows), rstd.slice(first, rows))
+        };
+        forward_rows(&x[first * d..][..rows * d], weight, bias, eps, y, mean, rstd);
+    });
+}
+
+/// The gradient of [`forward`]; `residual` is the gradient that went around the norm.
+///
+///   x̂ = (x − mean)·rstd     g = dy ⊙ weight     dx = residual + rstd·(g − mean(g) − x̂·mean(g ⊙ x̂))
+///   dweight = Σ_rows dy ⊙ x̂                      dbias = Σ_rows dy
+///
+/// `accumulate` adds to `dweight` and `dbias`; `dx` is overwritten.
+///
+/// # Shapes
+/// `dy, x, residual: [N, D]`, `weight: [D]`, `mean, rstd: [N]` → `dx: [N, D]`, `dweight, dbias: [D]`
+///
+/// # Panics
+/// If a length does not fit the others.
+#[allow(clippy::too_many_arguments, reason = "kernels take plain slices")]
+pub fn backward(
+    dy: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+    residual: Option<&[f32]>,
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dbias: &mut [f32],
+    accumulate: bool,
+) {
+    let (n, d) = (mean.len(), weight.len());
+    assert_eq!(x.len(), n * d, "layer_norm: x");
+    assert_eq!(dy.len(), n * d, "layer_norm: dy");
+    assert_eq!(rstd.len(), n, "layer_norm: rstd");
+    assert!(residual.is_none_or(|r| r.len() == n * d), "layer_norm: residual");
+    assert_eq!(dx.len(), n * d, "layer_norm: dx");
+    assert_eq!((dweight.len(), dbias.len()), (d, d), "layer_norm: dweight, dbias");
+    if d == 0 {
+        return;
+    }
+    // Each chunk of rows adds up its own dweight and dbias, so that the data are read once.
+    let chunk = rows_per_task(d).max(n.div_ceil(CHUNKS));
+    let chunks = n.div_ceil(chunk);
+    let stride = d.next_multiple_of(LANES);
+    let mut partial = scratch::take(chunks * 2 * stride);
+    let (sums, dx) = (SharedMut::new(&mut partial), SharedMut::new(dx));
+    parallel::for_each(chunks, |task| {
+        let (first, rows) = (task * chunk, chunk.min(n - task * chunk));
+        let range = first * d..(first + rows) * d;
+        // SAFETY: tasks own disjoint rows and disjoint sums.
+        let (dx, sums) =
+            unsafe { (dx.slice(first * d, rows * d), sums.slice(task * 2 * stride, 2 * stride)) };
+        sums.fill(0.0);
+        let (dweight, dbias) = sums.split_at_mut(stride);
+        let (dweight, dbias) = (&mut dweight[..d], &mut dbias[..d]);
+        let (mean, rstd) = (&mean[first..], &rstd[first..]);
+        let residual = residual.map(|r| &r[range.clone()]);
+        let (dy, x) = (&dy[range.clone()], &x[range]);
+        backward_rows(dy, x, weight, mean, rstd, residual, dx, dweight, dbias);
+    });
+    let out = [SharedMut::new(dweight), SharedMut::new(dbias)];
+    parallel::for_each(d.div_ceil(COLUMNS), |task| {
+        let (first, cols) = (task * COLUMNS, COLUMNS.min(d - task * COLUMNS));
+        for (which, out) in out.iter().enumerate() {
+            // SAFETY: tasks own disjoint columns.
+            let out = unsafe { out.slice(first, cols) };
+            add_chunks(&partial, which * stride + first, 2 * stride, chunks, out, accumulate);
+        }
+    });
+}
+
+/// `out = Σ_chunks partial[start + chunk · stride ..]`, on top of what is there if `accumulate`.
+fn add_chunks(
+    partial: &[f32],
+    start: usize,
+    stride: usize,
+    chunks: usize,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let mut sum = [0.0f32; COLUMNS];
+    let sum = &mut sum[..out.len()];
+    for chunk in 0..chunks {
+        let part = &partial[start + chunk * stride..];
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    for (out, sum) in out.iter_mut().zip(sum) {
+        *out = if accumulate { *out + *sum } else { *sum };
+    }
+}
+
+multiversion! {
+    fn forward_rows(
+        x: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        eps: f32,
+        y: &mut [f32],
+        mean: &mut [f32],
+        rstd: &mut [f32],
+    ) {
+        let d = weight.len();
+        for (row, (x, y)) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
+            let centre = lane_sums(x, |x, sum| sum + x) / d as f32;
+            let square = |x: f32, sum: f32| fma::<FMA>(x - centre, x - centre, sum);
+            let variance = lane_sums(x, square) / d as f32;
+            let scale = 1.0 / (variance + eps).sqrt();
+            for ((y, x), (weight, bias)) in y.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+                *y = fma::<FMA>((x - centre) * scale, *weight, *bias);
+            }
+            mean[row] = centre;
+            rstd[row] = scale;
+        }
+    }
+}
+
+/// Runs `add(value, sum)` over a row, with several sums side by side.
+#[inline(always)]
+fn lane_sums(x: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
+    const PARTS: usize = 4 * LANES;
+    let mut sums = [0.0f32; PARTS];
+    let (parts, rest) = x.as_chunks::<PARTS>();
+    for x in parts {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = add(*x, *sum);
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum = add(*x, *sum);
+    }
+    let (lanes, _) = sums.as_chunks::<LANES>();
+    simd::sum_lanes(std::array::from_fn(|i| {
+        (lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i])
+    }))
+}
+
+multiversion! {
+    fn backward_rows(
+        dy: &[f32],
+        x: &[f32],
+        weight: &[f32],
+        mean: &[f32],
+        rstd: &[f32],
+        residual: Option<&[f32]>,
+        dx: &mut [f32],
+        dweight: &mut [f32],
+        dbias: &mut [f32],
+    ) {
+        let d = weight.len();
+        for (row, dx) in dx.chunks_exact_mut(d).enumerate() {
+            let (x, dy) = (&x[row * d..][..d], &dy[row * d..][..d]);
+            let (mean, rstd) = (mean[row], rstd[row]);
+            // dx takes x̂ on the way, which saves reading x again.
+            let (mut sum, mut sum_x) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for start in (0..d).step_by(LANES) {
+                let width = LANES.min(d - start);
+                for i in start..start + width {
+                    let normalised = (x[i] - mean) * rstd;
+                    let g = dy[i] * weight[i];
+                    sum[i - start] += g;
+                    sum_x[i - start] = fma::<FMA>(g, normalised, sum_x[i - start]);
+                    dweight[i] = fma::<FMA>(dy[i], normalised, dweight[i]);
+                    dbias[i] += dy[i];
+                }
+            }
+            let mean_g = simd::sum_lanes(sum) / d as f32;
+            let mean_gx = simd::sum_lanes(sum_x) / d as f32;
+            for i in 0..d {
+                let normalised = (x[i] - mean) * rstd;
+                let g = fma::<FMA>(dy[i], weight[i], -mean_g);
+                dx[i] = rstd * fma::<FMA>(-normalised, mean_gx, g);
+            }
+            if let Some(residual) = residual {
+                dx.iter_mut().zip(&residual[row * d..][..d]).for_each(|(dx, r)| *dx += r);
+            }
+        }
+    }
+}

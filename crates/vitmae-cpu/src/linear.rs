@@ -1,0 +1,60 @@
+//! Linear map over the last axis: `y = x · weightᵀ + bias`, with what is fused into it.
+//!
+//! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
+
+use crate::gemm::{Epilogue, MatRef, gemm};
+use crate::reduce;
+
+/// Sizes of a linear map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// N
+    pub rows: usize,
+    /// Width of `x`.
+    pub inputs: usize,
+    /// Width of `y`.
+    pub outputs: usize,
+}
+
+/// `y = x · weightᵀ`, then the epilogue.
+///
+/// # Shapes
+/// `x: [N, in]`, `weight: [out, in]`, `y: [N, out]`
+///
+/// # Panics
+/// If a length does not fit.
+pub fn forward(x: &[f32], weight: &[f32], epilogue: Epilogue, shape: Shape, y: &mut [f32]) {
+    let Shape { rows, inputs, outputs } = shape;
+    let x = MatRef::row_major(x, rows, inputs);
+    gemm(x, MatRef::row_major(weight, outputs, inputs).transposed(), y, false, epilogue);
+}
+
+/// `dx = dy · weight`, `[N, in]`.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn backward_input(dy: &[f32], weight: &[f32], shape: Shape, dx: &mut [f32]) {
+    let Shape { rows, inputs, outputs } = shape;
+    let dy = MatRef::row_major(dy, rows, outputs);
+    gemm(dy, MatRef::row_major(weight, outputs, inputs), dx, false, Epilogue::default());
+}
+
+/// `dweight = dyᵀ · x`, `[out, in]`; `accumulate` adds it to what is there.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn backward_weight(dy: &[f32], x: &[f32], shape: Shape, dweight: &mut [f32], accumulate: bool) {
+    let Shape { rows, inputs, outputs } = shape;
+    let dy = MatRef::row_major(dy, rows, outputs).transposed();
+    gemm(dy, MatRef::row_major(x, rows, inputs), dweight, accumulate, Epilogue::default());
+}
+
+/// `dbias = Σ_n dy`, `[out]`; `accumulate` adds it to what is there.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn backward_bias(dy: &[f32], shape: Shape, dbias: &mut [f32], accumulate: bool) {
+    assert_eq!(dy.len(), shape.rows * shape.outputs, "linear: dy");
+    assert_eq!(dbias.len(), shape.outputs, "linear: dbias");
+    reduce::sum_rows(dy, dbias, accumulate);
+}

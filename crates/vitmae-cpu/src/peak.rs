@@ -1,0 +1,95 @@
+//! The measured peak of f32 multiply-adds: what the speed of every kernel is held against.
+
+use crate::simd::{Level, level};
+use std::hint::black_box;
+use std::time::Instant;
+
+/// Rounds of one measurement; the best counts, since anything else is disturbance.
+const ROUNDS: usize = 8;
+/// Steps of one round: about 25 ms.
+const STEPS: usize = 1 << 22;
+
+/// Billions of f32 operations a second that the threads of the current Rayon pool reach together, a
+/// multiply-add counting as two. Takes about 0.2 s.
+///
+/// Every thread runs independent chains of multiply-adds in registers, more of them than the units'
+/// latency times their number, without touching memory.
+pub fn gflops() -> f64 {
+    (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
+}
+
+/// One round on all threads at once.
+fn round() -> f64 {
+    let start = Instant::now();
+    let operations: usize = rayon::broadcast(|_| chains(STEPS)).iter().sum();
+    operations as f64 / start.elapsed().as_secs_f64() * 1e-9
+}
+
+/// Runs `steps` steps of every chain and returns the number of operations.
+fn chains(steps: usize) -> usize {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `level` found AVX-512.
+        Level::Avx512 => unsafe { x86::avx512(steps) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `level` found AVX2 and FMA.
+        Level::Avx2 => unsafe { x86::avx2(steps) },
+        _ => portable(steps),
+    }
+}
+
+fn portable(steps: usize) -> usize {
+    let (factor, term) = black_box(([0.5f32; 32], [1.0f32; 32]));
+    let mut acc = [0.0f32; 32];
+    for _ in 0..steps {
+        for i in 0..32 {
+            acc[i] = acc[i] * factor[i] + term[i];
+        }
+    }
+    black_box(acc);
+    steps * 2 * 32
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    /// Independent chains: two units with a latency of four need eight at least.
+    const CHAINS: usize = 12;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512(steps: usize) -> usize {
+        let (factor, term) = black_box((_mm512_set1_ps(0.5), _mm512_set1_ps(1.0)));
+        let mut acc = [term; CHAINS];
+        for _ in 0..steps {
+            for acc in &mut acc {
+                *acc = _mm512_fmadd_ps(*acc, factor, term);
+            }
+        }
+        black_box(acc);
+        steps * 2 * CHAINS * 16
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2(steps: usize) -> usize {
+        let (factor, term) = black_box((_mm256_set1_ps(0.5), _mm256_set1_ps(1.0)));
+        let mut acc = [term; CHAINS];
+        for _ in 0..steps {
+            for acc in &mut acc {
+                *acc = _mm256_fmadd_ps(*acc, factor, term);
+            }
+        }
+        black_box(acc);
+        steps * 2 * CHAINS * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_machine_does_at_least_a_billion_operations_a_second() {
+        let found = super::gflops();
+        assert!(found > 1.0 && found < 1e6, "{found} GFLOP/s");
+    }
+}
