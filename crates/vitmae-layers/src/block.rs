@@ -1,0 +1,113 @@
+//! One pre-norm transformer block.
+
+use vitmae_tensor::ops::{Dropout, Stream};
+use vitmae_tensor::{Tensor, TensorError};
+
+use crate::{Attention, AttentionCache, LayerNorm, LayerNormCache, Mlp, MlpCache, Param};
+
+/// `a = x + attention(norm1(x))`, `y = a + mlp(norm2(a))`.
+///
+/// Source: arXiv:2010.11929, section 3.1; `ViTMAELayer` of transformers 4.57.6.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Before the attention.
+    pub norm1: LayerNorm,
+    /// The attention.
+    pub attention: Attention,
+    /// Before the perceptron.
+    pub norm2: LayerNorm,
+    /// The perceptron.
+    pub mlp: Mlp,
+}
+
+/// The dropout of one block in one step; none by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlockDropout {
+    /// Of the attention probabilities.
+    pub probabilities: Option<Dropout>,
+    /// After the attention's projection.
+    pub projection: Option<Dropout>,
+    /// After the perceptron.
+    pub mlp: Option<Dropout>,
+}
+
+impl BlockDropout {
+    /// Independent noise for each place of block `index` in the stack `stack`, a function of `seed`;
+    /// nothing where a rate is 0.
+    pub fn new(seed: u64, stack: &str, index: usize, hidden: f32, probabilities: f32) -> Self {
+        let at = |rate: f32, place: u64| {
+            let stream = Stream::new(seed, stack, index as u64, place);
+            (rate > 0.0).then_some(Dropout { rate, stream })
+        };
+        Self { probabilities: at(probabilities, 0), projection: at(hidden, 1), mlp: at(hidden, 2) }
+    }
+}
+
+/// What [`Block::backward`] needs from the forward pass.
+#[derive(Clone, Debug)]
+pub struct BlockCache {
+    norm1: LayerNormCache,
+    attention: AttentionCache,
+    norm2: LayerNormCache,
+    mlp: MlpCache,
+}
+
+impl Block {
+    /// `[B, N, D]` → the same.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the width of `x` is not `D`.
+    pub fn forward(
+        &self,
+        x: Tensor,
+        dropout: &BlockDropout,
+    ) -> Result<(Tensor, BlockCache), TensorError> {
+        let (normed, norm1) = self.norm1.forward(x.clone())?;
+        let BlockDropout { probabilities, projection, mlp } = *dropout;
+        let (a, attention) = self.attention.forward(normed, &x, probabilities, projection)?;
+        drop(x);
+        let (normed, norm2) = self.norm2.forward(a.clone())?;
+        let (y, mlp) = self.mlp.forward(normed, &a, mlp)?;
+        Ok((y, BlockCache { norm1, attention, norm2, mlp }))
+    }
+
+    /// Returns `dx` and adds to the gradients.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `dy` has not the shape of the output.
+    pub fn backward(&mut self, cache: BlockCache, dy: Tensor) -> Result<Tensor, TensorError> {
+        let dnormed = self.mlp.backward(cache.mlp, &dy)?;
+        let da = self.norm2.backward(cache.norm2, &dnormed, Some(&dy))?;
+        drop((dnormed, dy));
+        let dnormed = self.attention.backward(cache.attention, &da)?;
+        self.norm1.backward(cache.norm1, &dnormed, Some(&da))
+    }
+
+    /// Parameters of `norm1`, `attention`, `norm2`, `mlp`.
+    pub fn parameters(&self) -> Vec<&Param> {
+        let mut all = self.norm1.parameters();
+        all.extend(self.attention.parameters());
+        all.extend(self.norm2.parameters());
+        all.extend(self.mlp.parameters());
+        all
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.norm1.parameters_mut();
+        all.extend(self.attention.parameters_mut());
+        all.extend(self.norm2.parameters_mut());
+        all.extend(self.mlp.parameters_mut());
+        all
+    }
+}
+
+impl BlockCache {
+    /// The attention's probabilities `[B, A, N, N]`, before dropout.
+    ///
+    /// # Errors
+    /// Those of [`AttentionCache::probabilities`].
+    pub fn probabilities(&self) -> Result<Tensor, TensorError> {
+        self.attention.probabilities()
+    }
+}

@@ -1,0 +1,78 @@
+//! Layer normalisation over the last axis.
+
+use vitmae_tensor::ops::{self, Normalised};
+use vitmae_tensor::{Tensor, TensorError};
+
+use crate::Param;
+
+/// `y = (x − mean) · rstd · weight + bias` over the last axis.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// `[D]`
+    pub weight: Param,
+    /// `[D]`
+    pub bias: Param,
+    /// Added to the variance inside the root.
+    pub eps: f32,
+}
+
+/// What [`LayerNorm::backward`] needs from the forward pass.
+#[derive(Clone, Debug)]
+pub struct LayerNormCache {
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+}
+
+impl LayerNorm {
+    /// A norm whose parameters are `name.weight` and `name.bias`, made by `param`.
+    ///
+    /// # Errors
+    /// The first error of `param`.
+    pub fn build<E>(
+        name: &str,
+        width: usize,
+        eps: f32,
+        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+    ) -> Result<Self, E> {
+        let weight = param(format!("{name}.weight"), &[width])?;
+        Ok(Self { weight, bias: param(format!("{name}.bias"), &[width])?, eps })
+    }
+
+    /// `[…, D]` → the same.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the width of `x` is not `D`.
+    pub fn forward(&self, x: Tensor) -> Result<(Tensor, LayerNormCache), TensorError> {
+        let Normalised { y, mean, rstd } =
+            ops::layer_norm(&x, &self.weight.value, &self.bias.value, self.eps)?;
+        Ok((y, LayerNormCache { x, mean, rstd }))
+    }
+
+    /// Returns `dx`, with the gradient `residual` that goes around the norm added, and adds to the
+    /// gradients of weight and bias.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `dy` or `residual` has not the shape of the output.
+    pub fn backward(
+        &mut self,
+        cache: LayerNormCache,
+        dy: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor, TensorError> {
+        let LayerNormCache { x, mean, rstd } = cache;
+        let (weight, bias) = (&mut self.weight, &mut self.bias);
+        let (dweight, dbias) = (&mut weight.grad, &mut bias.grad);
+        ops::layer_norm_backward(dy, &x, &weight.value, (&mean, &rstd), residual, dweight, dbias)
+    }
+
+    /// Weight and bias, in this order.
+    pub fn parameters(&self) -> Vec<&Param> {
+        vec![&self.weight, &self.bias]
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        vec![&mut self.weight, &mut self.bias]
+    }
+}

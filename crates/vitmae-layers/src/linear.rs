@@ -1,0 +1,121 @@
+//! Linear map over the last axis.
+
+use vitmae_tensor::ops::{self, Activation};
+use vitmae_tensor::{Tensor, TensorError};
+
+use crate::Param;
+
+/// `y = x · weightᵀ + bias` over the last axis.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[out, in]`, or a convolution's `[out, C, PH, PW]` with `in = C·PH·PW`.
+    pub weight: Param,
+    /// `[out]`
+    pub bias: Option<Param>,
+}
+
+/// What [`Linear::backward`] needs from the forward pass.
+#[derive(Clone, Debug)]
+pub struct LinearCache {
+    x: Tensor, // [N, in]
+}
+
+impl Linear {
+    /// A map whose parameters are `name.weight` of the given shape and `name.bias`, made by `param`.
+    ///
+    /// # Errors
+    /// The first error of `param`.
+    pub fn build<E>(
+        name: &str,
+        weight: &[usize],
+        bias: bool,
+        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+    ) -> Result<Self, E> {
+        let value = param(format!("{name}.weight"), weight)?;
+        let bias = bias.then(|| param(format!("{name}.bias"), &weight[..1])).transpose()?;
+        Ok(Self { weight: value, bias })
+    }
+
+    /// `[…, in]` → `[…, out]`.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the width of `x` is not `in`; the same holds for the other forward functions.
+    pub fn forward(&self, x: Tensor) -> Result<(Tensor, LinearCache), TensorError> {
+        let y = ops::linear(&x, &self.weight.value, self.bias())?;
+        Ok((y, LinearCache { x }))
+    }
+
+    /// `(pre, f(pre))` with `pre` the map of `x`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_activation(
+        &self,
+        x: Tensor,
+        f: Activation,
+    ) -> Result<(Tensor, Tensor, LinearCache), TensorError> {
+        let (pre, y) = ops::linear_activation(&x, &self.weight.value, self.bias(), f)?;
+        Ok((pre, y, LinearCache { x }))
+    }
+
+    /// The map of `x` plus `residual`, `[…, out]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_residual(
+        &self,
+        x: Tensor,
+        residual: &Tensor,
+    ) -> Result<(Tensor, LinearCache), TensorError> {
+        let y = ops::linear_residual(&x, &self.weight.value, self.bias(), residual)?;
+        Ok((y, LinearCache { x }))
+    }
+
+    /// Returns `dx: […, in]` and adds to the gradients of weight and bias.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `dy` has not the shape of the output.
+    pub fn backward(&mut self, cache: LinearCache, dy: &Tensor) -> Result<Tensor, TensorError> {
+        self.backward_parameters(cache, dy)?;
+        ops::linear_backward_input(dy, &self.weight.value)
+    }
+
+    /// As [`backward`](Self::backward) where nobody needs `dx`, as for the first layer of a model.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_parameters(
+        &mut self,
+        cache: LinearCache,
+        dy: &Tensor,
+    ) -> Result<(), TensorError> {
+        let Param { value, grad, .. } = &mut self.weight;
+        ops::linear_backward_weight(dy, &cache.x, value.shape(), grad)?;
+        match &mut self.bias {
+            Some(bias) => ops::linear_backward_bias(dy, &mut bias.grad),
+            None => Ok(()),
+        }
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref().map(|bias| &bias.value)
+    }
+
+    pub(crate) fn params(&self) -> impl Iterator<Item = &Param> {
+        [&self.weight].into_iter().chain(&self.bias)
+    }
+
+    pub(crate) fn params_mut(&mut self) -> impl Iterator<Item = &mut Param> {
+        [&mut self.weight].into_iter().chain(&mut self.bias)
+    }
+
+    /// Weight and bias, in this order.
+    pub fn parameters(&self) -> Vec<&Param> {
+        self.params().collect()
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        self.params_mut().collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! The two-layer perceptron of a block, with the residual around it.
+
+use vitmae_tensor::ops::{self, Activation, Dropout};
+use vitmae_tensor::{Tensor, TensorError};
+
+use crate::{Linear, LinearCache, Param};
+
+/// `y = residual + fc2(f(fc1(x)))`.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    /// `[inner, D]`
+    pub fc1: Linear,
+    /// `[D, inner]`
+    pub fc2: Linear,
+    /// `f`
+    pub activation: Activation,
+}
+
+/// What [`Mlp::backward`] needs from the forward pass.
+#[derive(Clone, Debug)]
+pub struct MlpCache {
+    fc1: LinearCache,
+    pre: Tensor, // [B, N, inner], before the activation
+    fc2: LinearCache,
+    dropout: Option<Dropout>,
+}
+
+impl Mlp {
+    /// # Shapes
+    /// `x, residual: [B, N, D]` → the same
+    ///
+    /// # Errors
+    /// [`TensorError`] if a shape does not fit.
+    pub fn forward(
+        &self,
+        x: Tensor,
+        residual: &Tensor,
+        dropout: Option<Dropout>,
+    ) -> Result<(Tensor, MlpCache), TensorError> {
+        let (pre, hidden, fc1) = self.fc1.forward_activation(x, self.activation)?;
+        let (y, fc2) = match &dropout {
+            None => self.fc2.forward_residual(hidden, residual)?,
+            Some(dropout) => {
+                let (out, cache) = self.fc2.forward(hidden)?;
+                (ops::dropout(&out, Some(residual), dropout)?, cache)
+            }
+        };
+        Ok((y, MlpCache { fc1, pre, fc2, dropout }))
+    }
+
+    /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `dy` has not the shape of the output.
+    pub fn backward(&mut self, cache: MlpCache, dy: &Tensor) -> Result<Tensor, TensorError> {
+        let dhidden = match &cache.dropout {
+            None => self.fc2.backward(cache.fc2, dy)?,
+            Some(dropout) => self.fc2.backward(cache.fc2, &ops::dropout_backward(dy, dropout)?)?,
+        };
+        let dpre = ops::activation_backward(&dhidden, &cache.pre, self.activation)?;
+        drop((dhidden, cache.pre));
+        self.fc1.backward(cache.fc1, &dpre)
+    }
+
+    /// Parameters of `fc1`, then of `fc2`.
+    pub fn parameters(&self) -> Vec<&Param> {
+        self.fc1.params().chain(self.fc2.params()).collect()
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        self.fc1.params_mut().chain(self.fc2.params_mut()).collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! The operations of the model: one file an operation, forward and backward side by side, each with a
+//! CPU kernel and an f64 reference under the same file name.
+//!
+//! Every function checks devices' shapes first and returns a [`TensorError`](crate::TensorError); this
+//! is the only place that chooses a device's kernels.
+
+mod activation;
+mod adamw;
+mod attention;
+mod cross_entropy;
+mod decoder_assembly;
+mod dropout;
+mod encoder_assembly;
+mod gather;
+mod interpolation;
+mod layer_norm;
+mod linear;
+mod loss;
+mod norm;
+mod patches;
+mod reduce;
+
+pub use activation::{Activation, activation, activation_backward};
+pub use adamw::{AdamW, adamw};
+pub use attention::{Attended, attention, attention_backward, attention_probabilities};
+pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use decoder_assembly::{
+    decoder_assembly, decoder_assembly_backward_mask_token, decoder_assembly_backward_positions,
+    decoder_assembly_backward_visible,
+};
+pub use dropout::{Dropout, Stream, dropout, dropout_backward};
+pub use encoder_assembly::{
+    encoder_assembly, encoder_assembly_backward_cls, encoder_assembly_backward_positions,
+    encoder_assembly_backward_tokens,
+};
+pub use gather::{gather, gather_backward};
+pub use interpolation::{BicubicKernel, interpolation, interpolation_backward};
+pub use layer_norm::{Normalised, layer_norm, layer_norm_backward};
+pub use linear::{
+    linear, linear_activation, linear_backward_bias, linear_backward_input, linear_backward_weight,
+    linear_residual,
+};
+pub use loss::{Target, loss, loss_backward, normalise_targets};
+pub use norm::norm;
+pub use patches::{im2col, patchify, unpatchify};
+pub use reduce::{add, mean_tokens, mean_tokens_backward};

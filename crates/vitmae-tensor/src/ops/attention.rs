@@ -1,0 +1,90 @@
+//! Multi-head self-attention over packed rows q|k|v, without a matrix of all pairs.
+
+use vitmae_cpu::attention::{self as cpu, Shape};
+
+use super::Dropout;
+use crate::{Tensor, TensorError};
+
+/// Result of [`attention`].
+#[derive(Clone, Debug)]
+pub struct Attended {
+    /// `[B, N, D]`
+    pub out: Tensor,
+    /// Log-sum-exp of each row of scores, `[B, A, N]`: all that the backward pass keeps of them.
+    pub lse: Tensor,
+}
+
+/// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head.
+///
+/// # Shapes
+/// `qkv: [B, N, 3·D]`, `D` a multiple of `heads`.
+///
+/// # Errors
+/// [`TensorError::NotDivisible`] or [`TensorError::Rank`] if the shape does not fit.
+///
+/// Source: `eager_attention_forward` of transformers 4.57.6; log-sum-exp as in arXiv:2205.14135.
+pub fn attention(
+    qkv: &Tensor,
+    heads: usize,
+    dropout: Option<&Dropout>,
+) -> Result<Attended, TensorError> {
+    let shape = shape_of("attention", qkv, heads)?;
+    let Shape { batch, tokens, heads, .. } = shape;
+    let device = qkv.device();
+    let mut lse = Tensor::written(device, &[batch, heads, tokens], |_| {})?;
+    let out = Tensor::written(device, &[batch, tokens, shape.width()], |out| {
+        cpu::forward(qkv.as_slice(), dropout, shape, out, lse.make_mut());
+    })?;
+    Ok(Attended { out, lse })
+}
+
+/// `dqkv: [B, N, 3·D]` for `dout: [B, N, D]`; `dropout` as in the forward pass.
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+pub fn attention_backward(
+    dout: &Tensor,
+    qkv: &Tensor,
+    attended: &Attended,
+    heads: usize,
+    dropout: Option<&Dropout>,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "attention_backward";
+    let shape = shape_of(OP, qkv, heads)?;
+    let Attended { out, lse } = attended;
+    out.expect(OP, "out", &[shape.batch, shape.tokens, shape.width()])?;
+    dout.expect(OP, "dout", out.shape())?;
+    lse.expect(OP, "lse", &[shape.batch, shape.heads, shape.tokens])?;
+    Tensor::written(qkv.device(), qkv.shape(), |dqkv| {
+        let (dout, out) = (dout.as_slice(), out.as_slice());
+        cpu::backward(dout, qkv.as_slice(), out, lse.as_slice(), dropout, shape, dqkv);
+    })
+}
+
+/// The probabilities themselves, `[B, A, N, N]`, for those who ask to see them.
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+pub fn attention_probabilities(
+    qkv: &Tensor,
+    lse: &Tensor,
+    heads: usize,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "attention_probabilities";
+    let shape = shape_of(OP, qkv, heads)?;
+    let Shape { batch, tokens, heads, .. } = shape;
+    lse.expect(OP, "lse", &[batch, heads, tokens])?;
+    Tensor::written(qkv.device(), &[batch, heads, tokens, tokens], |p| {
+        cpu::probabilities(qkv.as_slice(), lse.as_slice(), shape, p);
+    })
+}
+
+fn shape_of(op: &'static str, qkv: &Tensor, heads: usize) -> Result<Shape, TensorError> {
+    let [batch, tokens, width] = qkv.dims(op, "qkv")?;
+    let parts = 3 * heads.max(1);
+    if heads == 0 || !width.is_multiple_of(parts) {
+        let what = "width of `qkv`";
+        return Err(TensorError::NotDivisible { op, what, found: width, divisor: 3 * heads });
+    }
+    Ok(Shape { batch, tokens, heads, head_dim: width / parts })
+}

@@ -1,0 +1,55 @@
+//! Rows of tokens chosen by index, and the scatter that is its adjoint.
+
+use vitmae_cpu::gather::{self as cpu, Shape};
+
+use crate::{Indices, Tensor, TensorError};
+
+/// `y[b, k] = x[b, ids[b, k]]`.
+///
+/// # Shapes
+/// `x: [B, R, D]`, `ids: [B, K]` below R → `[B, K, D]`
+///
+/// # Errors
+/// [`TensorError::Shape`] or [`TensorError::Index`] if an argument does not fit.
+pub fn gather(x: &Tensor, ids: &Indices) -> Result<Tensor, TensorError> {
+    let [batch, rows, width] = x.dims("gather", "x")?;
+    let shape = shape_of("gather", ids, batch, rows, width)?;
+    Tensor::written(x.device(), &[batch, shape.kept, width], |y| {
+        cpu::forward(x.as_slice(), ids.as_slice(), shape, y);
+    })
+}
+
+/// `dx: [B, R, D]` for `dy: [B, K, D]`: zero where nothing was chosen, a sum where a row was chosen
+/// more than once.
+///
+/// # Errors
+/// As [`gather`].
+pub fn gather_backward(dy: &Tensor, ids: &Indices, rows: usize) -> Result<Tensor, TensorError> {
+    const OP: &str = "gather_backward";
+    let [batch, kept, width] = dy.dims(OP, "dy")?;
+    let shape = shape_of(OP, ids, batch, rows, width)?;
+    dy.expect(OP, "dy", &[batch, shape.kept, width])?;
+    debug_assert_eq!(kept, shape.kept);
+    Tensor::written(dy.device(), &[batch, rows, width], |dx| {
+        cpu::backward(dy.as_slice(), ids.as_slice(), shape, dx);
+    })
+}
+
+fn shape_of(
+    op: &'static str,
+    ids: &Indices,
+    batch: usize,
+    rows: usize,
+    width: usize,
+) -> Result<Shape, TensorError> {
+    match ids.shape() {
+        &[found, kept] if found == batch => {
+            ids.expect_below(op, "ids", rows)?;
+            Ok(Shape { batch, rows, kept, width })
+        }
+        actual => {
+            let expected = vec![batch, actual.last().copied().unwrap_or(0)];
+            Err(TensorError::Shape { op, tensor: "ids", actual: actual.to_vec(), expected })
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Layer normalisation over the last axis.
+
+use vitmae_cpu::layer_norm as cpu;
+
+use crate::{Tensor, TensorError};
+
+/// Result of [`layer_norm`].
+#[derive(Clone, Debug)]
+pub struct Normalised {
+    /// `[…, D]`
+    pub y: Tensor,
+    /// Mean of each row, `[N]`.
+    pub mean: Tensor,
+    /// `1 / √(variance + eps)` of each row, `[N]`.
+    pub rstd: Tensor,
+}
+
+/// `y = (x − mean) · rstd · weight + bias` with the biased variance.
+///
+/// # Shapes
+/// `x: […, D]`, `weight, bias: [D]`
+///
+/// # Errors
+/// [`TensorError::Shape`] if `weight` or `bias` is not `[D]`.
+///
+/// Source: `torch.nn.functional.layer_norm`; arXiv:1607.06450.
+pub fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f32,
+) -> Result<Normalised, TensorError> {
+    let (rows, width) = x.rows("layer_norm", "x")?;
+    weight.expect("layer_norm", "weight", &[width])?;
+    bias.expect("layer_norm", "bias", &[width])?;
+    let mut mean = Tensor::written(x.device(), &[rows], |_| {})?;
+    let mut rstd = Tensor::written(x.device(), &[rows], |_| {})?;
+    let y = Tensor::written(x.device(), x.shape(), |y| {
+        let (weight, bias) = (weight.as_slice(), bias.as_slice());
+        cpu::forward(x.as_slice(), weight, bias, eps, y, mean.make_mut(), rstd.make_mut());
+    })?;
+    Ok(Normalised { y, mean, rstd })
+}
+
+/// Returns `dx`, the gradient `residual` that goes around the norm included, and adds to the slots of
+/// `dweight` and `dbias`.
+///
+/// # Shapes
+/// `dy, x, residual: […, D]`, `weight: [D]`, `mean, rstd: [N]`
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+#[allow(clippy::too_many_arguments, reason = "the arguments of the formula")]
+pub fn layer_norm_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    (mean, rstd): (&Tensor, &Tensor),
+    residual: Option<&Tensor>,
+    dweight: &mut Option<Tensor>,
+    dbias: &mut Option<Tensor>,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "layer_norm_backward";
+    let (rows, width) = x.rows(OP, "x")?;
+    dy.expect(OP, "dy", x.shape())?;
+    weight.expect(OP, "weight", &[width])?;
+    mean.expect(OP, "mean", &[rows])?;
+    rstd.expect(OP, "rstd", &[rows])?;
+    if let Some(residual) = residual {
+        residual.expect(OP, "residual", x.shape())?;
+    }
+    // Both slots are in the same state, or the empty one starts at zero.
+    let accumulate = dweight.is_some() || dbias.is_some();
+    for slot in [&mut *dweight, &mut *dbias] {
+        match slot {
+            Some(gradient) => gradient.expect(OP, "gradient", &[width])?,
+            None => *slot = Some(Tensor::zeros(x.device(), &[width])?),
+        }
+    }
+    let (Some(dweight), Some(dbias)) = (dweight, dbias) else { unreachable!("filled above") };
+    Tensor::written(x.device(), x.shape(), |dx| {
+        cpu::backward(
+            dy.as_slice(),
+            x.as_slice(),
+            weight.as_slice(),
+            mean.as_slice(),
+            rstd.as_slice(),
+            residual.map(Tensor::as_slice),
+            dx,
+            dweight.make_mut(),
+            dbias.make_mut(),
+            accumulate,
+        );
+    })
+}

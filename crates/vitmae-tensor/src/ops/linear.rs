@@ -1,0 +1,165 @@
+//! Linear map over the last axis, with what is fused into it.
+
+use vitmae_cpu::gemm::Epilogue;
+use vitmae_cpu::linear::{self as cpu, Shape};
+
+use super::Activation;
+use crate::tensor::into_slot;
+use crate::{Tensor, TensorError};
+
+/// `y = x · weightᵀ + bias`.
+///
+/// # Shapes
+/// `x: […, in]`, `weight: [out, in]` (or a convolution's `[out, C, PH, PW]` with `in = C·PH·PW`),
+/// `bias: [out]` → `[…, out]`
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+///
+/// Source: `torch.nn.functional.linear`.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
+    let (shape, out) = check("linear", x, weight, bias)?;
+    Tensor::written(x.device(), &out, |y| {
+        let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
+        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+    })
+}
+
+/// `pre = x · weightᵀ + bias` and `y = f(pre)`; returns `(pre, y)`.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_activation(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    f: Activation,
+) -> Result<(Tensor, Tensor), TensorError> {
+    let (shape, out) = check("linear_activation", x, weight, bias)?;
+    let mut pre = Tensor::written(x.device(), &out, |_| {})?;
+    let y = Tensor::written(x.device(), &out, |y| {
+        let activation = Some((f, pre.make_mut()));
+        let bias = bias.map(Tensor::as_slice);
+        let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
+        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+    })?;
+    Ok((pre, y))
+}
+
+/// `y = x · weightᵀ + bias + residual`.
+///
+/// # Errors
+/// As [`linear`]; `residual` has the shape of `y`.
+pub fn linear_residual(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    residual: &Tensor,
+) -> Result<Tensor, TensorError> {
+    let (shape, out) = check("linear_residual", x, weight, bias)?;
+    residual.expect("linear_residual", "residual", &out)?;
+    Tensor::written(x.device(), &out, |y| {
+        let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
+        let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
+        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+    })
+}
+
+/// `dx = dy · weight`, `[…, in]` for `dy: […, out]`.
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor, TensorError> {
+    const OP: &str = "linear_backward_input";
+    let (outputs, inputs) = sides(OP, weight)?;
+    let (rows, width) = dy.rows(OP, "dy")?;
+    let mut shape = dy.shape().to_vec();
+    if width != outputs {
+        let actual = shape.clone();
+        replace_last(&mut shape, outputs);
+        return Err(TensorError::Shape { op: OP, tensor: "dy", actual, expected: shape });
+    }
+    replace_last(&mut shape, inputs);
+    let sizes = Shape { rows, inputs, outputs };
+    Tensor::written(dy.device(), &shape, |dx| {
+        cpu::backward_input(dy.as_slice(), weight.as_slice(), sizes, dx);
+    })
+}
+
+/// Adds `dyᵀ · x` to the slot of the weight's gradient, which gets the shape `weight`.
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+pub fn linear_backward_weight(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &[usize],
+    slot: &mut Option<Tensor>,
+) -> Result<(), TensorError> {
+    const OP: &str = "linear_backward_weight";
+    let (rows, outputs) = dy.rows(OP, "dy")?;
+    let (x_rows, inputs) = x.rows(OP, "x")?;
+    if x_rows != rows {
+        let (actual, expected) = (x.shape().to_vec(), vec![rows, inputs]);
+        return Err(TensorError::Shape { op: OP, tensor: "x", actual, expected });
+    }
+    if weight.first() != Some(&outputs) || weight.iter().product::<usize>() != outputs * inputs {
+        let (actual, expected) = (weight.to_vec(), vec![outputs, inputs]);
+        return Err(TensorError::Shape { op: OP, tensor: "weight", actual, expected });
+    }
+    let shape = Shape { rows, inputs, outputs };
+    into_slot(slot, dy.device(), weight, |dweight, add| {
+        cpu::backward_weight(dy.as_slice(), x.as_slice(), shape, dweight, add);
+    })
+}
+
+/// Adds the column sums of `dy` to the slot of the bias's gradient, `[out]`.
+///
+/// # Errors
+/// [`TensorError::Rank`] if `dy` has no sides.
+pub fn linear_backward_bias(dy: &Tensor, slot: &mut Option<Tensor>) -> Result<(), TensorError> {
+    let (rows, outputs) = dy.rows("linear_backward_bias", "dy")?;
+    let shape = Shape { rows, inputs: 0, outputs };
+    into_slot(slot, dy.device(), &[outputs], |dbias, add| {
+        cpu::backward_bias(dy.as_slice(), shape, dbias, add);
+    })
+}
+
+/// Sizes of the product and shape of its result.
+fn check(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<(Shape, Vec<usize>), TensorError> {
+    let (outputs, inputs) = sides(op, weight)?;
+    let (rows, width) = x.rows(op, "x")?;
+    let mut out = x.shape().to_vec();
+    if width != inputs {
+        let actual = out.clone();
+        replace_last(&mut out, inputs);
+        return Err(TensorError::Shape { op, tensor: "x", actual, expected: out });
+    }
+    if let Some(bias) = bias {
+        bias.expect(op, "bias", &[outputs])?;
+    }
+    replace_last(&mut out, outputs);
+    Ok((Shape { rows, inputs, outputs }, out))
+}
+
+/// `(out, in)` of a weight.
+fn sides(op: &'static str, weight: &Tensor) -> Result<(usize, usize), TensorError> {
+    match weight.shape() {
+        [outputs, rest @ ..] if !rest.is_empty() => Ok((*outputs, rest.iter().product())),
+        actual => {
+            let actual = actual.to_vec();
+            Err(TensorError::Rank { op, tensor: "weight", actual, expected: 2 })
+        }
+    }
+}
+
+fn replace_last(shape: &mut [usize], side: usize) {
+    if let Some(last) = shape.last_mut() {
+        *last = side;
+    }
+}

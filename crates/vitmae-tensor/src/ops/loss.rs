@@ -1,0 +1,66 @@
+//! Mean squared error over the removed patches.
+
+use vitmae_cpu::loss as cpu;
+pub use vitmae_cpu::loss::Target;
+
+use crate::{Tensor, TensorError};
+
+/// `Σ_{b,l} mask[b,l] · mean_m (pred − target)² / Σ mask`; NaN when nothing is removed.
+///
+/// # Shapes
+/// `pred, patches: [B, L, M]`, `mask: [B, L]`, 1 = removed, 0 = kept
+///
+/// # Errors
+/// [`TensorError::Shape`] if a shape does not fit.
+///
+/// Source: `forward_loss` of transformers 4.57.6.
+pub fn loss(
+    pred: &Tensor,
+    patches: &Tensor,
+    mask: &Tensor,
+    target: Target,
+) -> Result<f32, TensorError> {
+    check("loss", pred, patches, mask)?;
+    Ok(cpu::forward(pred.as_slice(), patches.as_slice(), mask.as_slice(), target))
+}
+
+/// `dpred: [B, L, M]` of `scale` times [`loss`].
+///
+/// # Errors
+/// As [`loss`].
+pub fn loss_backward(
+    pred: &Tensor,
+    patches: &Tensor,
+    mask: &Tensor,
+    target: Target,
+    scale: f32,
+) -> Result<Tensor, TensorError> {
+    check("loss_backward", pred, patches, mask)?;
+    Tensor::written(pred.device(), pred.shape(), |dpred| {
+        let (pred, patches, mask) = (pred.as_slice(), patches.as_slice(), mask.as_slice());
+        cpu::backward(pred, patches, mask, target, scale, dpred);
+    })
+}
+
+/// What predictions are compared with: the patches themselves, or normalised by their own mean and
+/// variance. `[B, L, M]` → the same.
+///
+/// # Errors
+/// [`TensorError::Rank`] if `patches` has no sides.
+pub fn normalise_targets(patches: &Tensor, target: Target) -> Result<Tensor, TensorError> {
+    let (_, patch_dim) = patches.rows("normalise_targets", "patches")?;
+    Tensor::written(patches.device(), patches.shape(), |out| {
+        cpu::normalise_targets(patches.as_slice(), patch_dim, target, out);
+    })
+}
+
+fn check(
+    op: &'static str,
+    pred: &Tensor,
+    patches: &Tensor,
+    mask: &Tensor,
+) -> Result<(), TensorError> {
+    let [batch, count, _] = pred.dims(op, "pred")?;
+    patches.expect(op, "patches", pred.shape())?;
+    mask.expect(op, "mask", &[batch, count])
+}
