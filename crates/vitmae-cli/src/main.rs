@@ -31,6 +31,8 @@ use clap::{Args, Parser, Subcommand};
 /// Masked autoencoders (ViTMAE): pre-train, reconstruct, extract features.
 #[derive(Parser)]
 #[command(name = "vitmae", version, propagate_version = true, arg_required_else_help = true)]
+// The last of two equal options counts, so that a script can add to a command line.
+#[command(args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

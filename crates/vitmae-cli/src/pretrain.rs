@@ -200,6 +200,10 @@ fn settings(args: &PretrainArgs) -> Result<PretrainConfig> {
     if let Some(size) = args.input_size {
         model.image_size = (size, size);
     }
+    if let Some(ratio) = args.mask_ratio.filter(|ratio| !(*ratio > 0.0 && *ratio < 1.0)) {
+        let message = format!("`--mask-ratio` is {ratio}, expected above 0 and below 1");
+        return Err(Usage(message).into());
+    }
     model.mask_ratio = args.mask_ratio.unwrap_or(model.mask_ratio);
     model.norm_pix_loss |= args.norm_pix_loss;
     let defaults = PretrainConfig::new(model, args.output_dir.clone());

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use vitmae_model::ConfigError;
+use vitmae_model::{ConfigError, ModelError};
 
 use crate::comparison::Mismatch;
 use crate::dtype::Dtype;
@@ -242,6 +242,9 @@ pub enum WeightsError {
     /// The configuration is wrong in itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The model cannot be made.
+    #[error(transparent)]
+    Model(#[from] ModelError),
 
     /// No name in the file belongs to a layout of ViTMAE.
     #[error("no tensor name belongs to a ViTMAE: the file holds {}", list(names, 3))]

@@ -25,6 +25,7 @@ pub mod layout;
 pub mod loading;
 mod names;
 pub mod parameters;
+mod pretrained;
 pub mod safetensors_file;
 pub mod safetensors_header;
 pub mod safetensors_writer;
@@ -38,6 +39,10 @@ pub use folder::ModelFolder;
 pub use inspect::{Inspection, inspect};
 pub use layout::Layout;
 pub use loading::LoadReport;
+pub use pretrained::{
+    Pretrained, classifier_from_pretrained, encoder_from_pretrained, from_pretrained,
+    save_pretrained, save_pretrained_with,
+};
 pub use safetensors_file::SafetensorsFile;
 pub use safetensors_header::TensorInfo;
 pub use safetensors_writer::{TensorToWrite, write_safetensors};

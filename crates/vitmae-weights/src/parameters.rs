@@ -21,6 +21,8 @@ pub enum ModelKind {
     PreTraining,
     /// Encoder and a linear classifier on the CLS token.
     Classifier,
+    /// Encoder without its last norm, a norm of the mean patch token and a linear classifier.
+    MeanClassifier,
 }
 
 /// The parameters of `kind` at the sizes of `config`, in the model's order.
@@ -40,8 +42,9 @@ pub fn expected_parameters(config: &VitMaeConfig, kind: ModelKind) -> Vec<Parame
         let prefix = format!("vit.blocks.{index}");
         table.block(&prefix, d, config.intermediate_size, config.qkv_bias);
     }
-    table.norm("vit.norm", d);
-
+    if kind != ModelKind::MeanClassifier {
+        table.norm("vit.norm", d);
+    }
     match kind {
         ModelKind::Encoder => {}
         ModelKind::PreTraining => {
@@ -57,6 +60,10 @@ pub fn expected_parameters(config: &VitMaeConfig, kind: ModelKind) -> Vec<Parame
             table.linear("decoder.prediction", e, config.patch_dim());
         }
         ModelKind::Classifier => table.linear("classifier", d, config.num_labels()),
+        ModelKind::MeanClassifier => {
+            table.norm("fc_norm", d);
+            table.linear("classifier", d, config.num_labels());
+        }
     }
     table.0
 }

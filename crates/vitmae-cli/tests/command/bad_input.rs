@@ -94,7 +94,7 @@ fn weights_that_cannot_be_used() {
     }
     let weights = fs::read(copy.join("model.safetensors")).unwrap();
     let spoiled: [(Vec<u8>, &str); 3] = [
-        (weights[..weights.len() - 10].to_vec(), "the file is cut"),
+        (weights[..weights.len() - 10].to_vec(), "the file is truncated"),
         (weights[..4].to_vec(), "4 bytes"),
         ([&u64::MAX.to_le_bytes()[..], &weights[8..]].concat(), "header"),
     ];
@@ -179,7 +179,7 @@ fn wrong_usage_and_devices() {
     Call::of(place.pretrain("run", &["--device", "cuda:0"])).failed(5, "has no GPU support");
     Call::of(vitmae(&["bench", "--device", "gpu"])).failed(5, "has no GPU support");
     Call::of(place.pretrain("run", &["--device", "abacus"])).failed(2, "expected auto, cpu");
-    Call::of(place.pretrain("run", &["--mask_ratio", "1.5"])).failed(2, "`mask_ratio` is 1.5");
+    Call::of(place.pretrain("run", &["--mask_ratio", "1.5"])).failed(2, "`--mask-ratio` is 1.5");
     Call::of(place.pretrain("run", &["--no-such-flag"])).failed(2, "--no-such-flag");
     Call::of(vitmae(&["bench", "--model", "giant"])).failed(2, "there is no model `giant`");
     Call::of(vitmae(&["bench", "--precision", "f8"])).failed(2, "computes in f32");

@@ -1,0 +1,224 @@
+//! The encoder with a linear classifier on top.
+
+use vitmae_layers::{LayerNorm, LayerNormCache, Linear, LinearCache, Param};
+use vitmae_tensor::{Device, Indices, Tensor, ops};
+
+use crate::encoder::{Values, maker};
+use crate::{ForwardOptions, Masking, ModelError, TrainOptions, VitMaeConfig, VitMaeModel, init};
+
+/// How a classifier reads the encoder's tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// The class token behind the last norm: Hugging Face's class.
+    #[default]
+    Cls,
+    /// The mean of the patch tokens before the last norm, then `fc_norm`: the original's fine-tuning.
+    MeanFcNorm,
+}
+
+/// Hugging Face's `ViTForImageClassification`, and the original's fine-tuned model.
+///
+/// Nothing is masked, and the position table is trained.
+#[derive(Clone, Debug)]
+pub struct VitForImageClassification {
+    /// Sizes; `id2label` gives the number of classes.
+    pub config: VitMaeConfig,
+    /// The encoder; with [`Head::MeanFcNorm`] it has no norm behind the last block.
+    pub vit: VitMaeModel,
+    /// Of [`Head::MeanFcNorm`].
+    pub fc_norm: Option<LayerNorm>,
+    /// `[classes, D]`
+    pub classifier: Linear,
+}
+
+/// Result of [`VitForImageClassification::forward`].
+#[derive(Clone, Debug)]
+pub struct VitForImageClassificationOutput {
+    /// Cross entropy, if labels were given.
+    pub loss: Option<f32>,
+    /// `[B, classes]`
+    pub logits: Tensor,
+    /// As [`VitMaeModelOutput::hidden_states`](crate::VitMaeModelOutput::hidden_states), in grid order.
+    pub hidden_states: Option<Vec<Tensor>>,
+    /// As [`VitMaeModelOutput::attentions`](crate::VitMaeModelOutput::attentions).
+    pub attentions: Option<Vec<Tensor>>,
+}
+
+/// What the backward pass of the head needs.
+struct HeadCache {
+    tokens: usize,
+    fc_norm: Option<LayerNormCache>,
+    classifier: LinearCache,
+}
+
+impl VitForImageClassification {
+    /// A model with the first values of [`init`].
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if the configuration contradicts itself.
+    pub fn new(
+        config: VitMaeConfig,
+        head: Head,
+        device: &Device,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
+        let values = config.clone();
+        let mut first = |name: &str, shape: &[usize]| Ok(init::values(&values, seed, name, shape));
+        Self::build(config, head, device, &mut first)
+    }
+
+    /// A model whose parameters `values` gives by name and shape, in the model's order.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], or the first error of `values`.
+    pub fn build<E: From<ModelError>>(
+        config: VitMaeConfig,
+        head: Head,
+        device: &Device,
+        values: &mut Values<'_, E>,
+    ) -> Result<Self, E> {
+        config.validate().map_err(ModelError::from)?;
+        let mut param = maker(device, values);
+        let (d, eps) = (config.hidden_size, config.layer_norm_eps as f32);
+        let own_norm = head == Head::MeanFcNorm;
+        let mut vit = VitMaeModel::with_params(config.clone(), !own_norm, &mut param)?;
+        vit.position_embeddings.trainable = true;
+        let fc_norm = own_norm.then(|| LayerNorm::build("fc_norm", d, eps, &mut param));
+        let fc_norm = fc_norm.transpose()?;
+        let classes = config.num_labels();
+        let classifier = Linear::build("classifier", &[classes, d], true, &mut param)?;
+        Ok(Self { config, vit, fc_norm, classifier })
+    }
+
+    /// Class scores, and the loss if there are labels.
+    ///
+    /// # Shapes
+    /// `pixels: [B, C, H, W]`, `labels: [B]` in `0..classes`; −100 does not count
+    ///
+    /// # Errors
+    /// [`ModelError`] if images or labels do not fit the model.
+    ///
+    /// Source: `ViTForImageClassification.forward` of transformers 4.57.6.
+    pub fn forward(
+        &self,
+        pixels: &Tensor,
+        labels: Option<&[i64]>,
+        options: &ForwardOptions,
+    ) -> Result<VitForImageClassificationOutput, ModelError> {
+        let masking = self.all_patches(pixels, options)?;
+        let encoded = self.vit.forward(pixels, &masking, options)?;
+        let (logits, _) = self.head(encoded.last_hidden_state)?;
+        let loss = labels.map(|labels| {
+            check_labels(labels, masking.batch)?;
+            Ok::<_, ModelError>(ops::cross_entropy(&logits, labels, 0.0)?)
+        });
+        Ok(VitForImageClassificationOutput {
+            loss: loss.transpose()?,
+            logits,
+            hidden_states: encoded.hidden_states,
+            attentions: encoded.attentions,
+        })
+    }
+
+    /// Adds the gradient of `loss_scale` times the cross entropy to every parameter; returns the
+    /// loss.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_backward(
+        &mut self,
+        pixels: &Tensor,
+        labels: &[i64],
+        options: &TrainOptions,
+    ) -> Result<f32, ModelError> {
+        let masking = self.all_patches(pixels, &options.forward)?;
+        check_labels(labels, masking.batch)?;
+        let (x, encoder) = self.vit.forward_cached(pixels, &masking, options)?;
+        let (logits, head) = self.head(x)?;
+        let loss = ops::cross_entropy(&logits, labels, 0.0)?;
+
+        let dlogits = ops::cross_entropy_backward(&logits, labels, 0.0, options.loss_scale)?;
+        let dx = self.head_backward(head, &dlogits)?;
+        self.vit.backward(encoder, dx)?;
+        Ok(loss)
+    }
+
+    /// From tokens `[B, 1 + L, D]` to scores `[B, classes]`.
+    fn head(&self, x: Tensor) -> Result<(Tensor, HeadCache), ModelError> {
+        let tokens = x.shape()[1];
+        let (features, fc_norm) = match &self.fc_norm {
+            None => {
+                let (batch, width) = (x.shape()[0], x.shape()[2]);
+                let first = first_rows(batch, self.vit.device())?;
+                (ops::gather(&x, &first)?.reshape(&[batch, width])?, None)
+            }
+            Some(norm) => {
+                let (features, cache) = norm.forward(ops::mean_tokens(&x, 1)?)?;
+                (features, Some(cache))
+            }
+        };
+        let (logits, classifier) = self.classifier.forward(features)?;
+        Ok((logits, HeadCache { tokens, fc_norm, classifier }))
+    }
+
+    /// `[B, 1 + L, D]` for the gradient of the scores.
+    fn head_backward(&mut self, cache: HeadCache, dlogits: &Tensor) -> Result<Tensor, ModelError> {
+        let dfeatures = self.classifier.backward(cache.classifier, dlogits)?; // [B, D]
+        match (&mut self.fc_norm, cache.fc_norm) {
+            (Some(norm), Some(kept)) => {
+                let dmean = norm.backward(kept, &dfeatures, None)?;
+                Ok(ops::mean_tokens_backward(&dmean, cache.tokens, 1)?)
+            }
+            _ => {
+                let &[batch, width] = dfeatures.shape() else {
+                    unreachable!("the gradient of a matrix is a matrix")
+                };
+                let first = first_rows(batch, self.vit.device())?;
+                let drows = dfeatures.reshape(&[batch, 1, width])?;
+                Ok(ops::gather_backward(&drows, &first, cache.tokens)?)
+            }
+        }
+    }
+
+    fn all_patches(
+        &self,
+        pixels: &Tensor,
+        options: &ForwardOptions,
+    ) -> Result<Masking, ModelError> {
+        let images = self.vit.images(pixels, options.interpolate_pos_encoding)?;
+        Ok(Masking::none(images.batch, images.grid.0 * images.grid.1))
+    }
+
+    /// Every parameter: encoder, `fc_norm` if there is one, classifier.
+    pub fn parameters(&self) -> Vec<&Param> {
+        let mut all = self.vit.parameters();
+        all.extend(self.fc_norm.iter().flat_map(LayerNorm::parameters));
+        all.extend(self.classifier.parameters());
+        all
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = self.vit.parameters_mut();
+        all.extend(self.fc_norm.iter_mut().flat_map(LayerNorm::parameters_mut));
+        all.extend(self.classifier.parameters_mut());
+        all
+    }
+
+    /// Clears every gradient.
+    pub fn zero_grad(&mut self) {
+        self.parameters_mut().into_iter().for_each(|parameter| parameter.grad = None);
+    }
+}
+
+/// Row 0 of each image.
+fn first_rows(batch: usize, device: &Device) -> Result<Indices, ModelError> {
+    Ok(Indices::from_slice(device, &[batch, 1], &vec![0; batch])?)
+}
+
+fn check_labels(labels: &[i64], batch: usize) -> Result<(), ModelError> {
+    if labels.len() == batch {
+        return Ok(());
+    }
+    Err(ModelError::Labels { found: labels.len(), batch })
+}

@@ -1,0 +1,306 @@
+//! The encoder: patch embedding, positions, masking, blocks, norm.
+
+use vitmae_layers::{
+    BlockDropout, Linear, LinearCache, Param, Sizes, Transformer, TransformerCache,
+};
+use vitmae_tensor::ops::{self, Activation};
+use vitmae_tensor::{Device, Indices, Tensor};
+
+use crate::position::Resampling;
+use crate::{
+    ConfigError, ForwardOptions, Interpolation, Masking, ModelError, TrainOptions, VitMaeConfig,
+    init,
+};
+
+/// The bare model, Hugging Face's `ViTMAEModel`.
+///
+/// Trap: [`forward`](Self::forward) returns patch tokens in the **shuffled** order of the mask, even
+/// where nothing is removed. Feature extraction wants [`encode`](Self::encode), which keeps the grid's.
+#[derive(Clone, Debug)]
+pub struct VitMaeModel {
+    /// Sizes and choices.
+    pub config: VitMaeConfig,
+    /// `[1, 1, D]`
+    pub cls_token: Param,
+    /// `[1, 1 + L, D]`; frozen in pre-training, yet stored.
+    pub position_embeddings: Param,
+    /// `[D, C, PH, PW]` and `[D]`: a convolution whose stride is its kernel.
+    pub patch_embedding: Linear,
+    /// The blocks and the norm.
+    pub transformer: Transformer,
+}
+
+/// Result of [`VitMaeModel::forward`].
+#[derive(Clone, Debug)]
+pub struct VitMaeModelOutput {
+    /// `[B, 1 + K, D]`: the class token, then the kept patches in the order of `ids_keep`.
+    pub last_hidden_state: Tensor,
+    /// `[B, L]`, 1 = removed, 0 = kept.
+    pub mask: Vec<f32>,
+    /// `[B, L]`
+    pub ids_restore: Vec<u32>,
+    /// Input of the first block and output of each, before the last norm, if asked for.
+    pub hidden_states: Option<Vec<Tensor>>,
+    /// `[B, A, 1 + K, 1 + K]` of each block, if asked for.
+    pub attentions: Option<Vec<Tensor>>,
+}
+
+/// What the backward pass needs.
+pub(crate) struct EncoderCache {
+    patches: LinearCache,
+    transformer: TransformerCache,
+    ids_keep: Indices,
+    resampling: Resampling,
+    num_patches: usize,
+}
+
+/// The images of a call, checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Images {
+    pub(crate) batch: usize,
+    /// (rows, columns) of patches.
+    pub(crate) grid: (usize, usize),
+}
+
+impl VitMaeModel {
+    /// A model with the first values of [`init`].
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if the configuration contradicts itself.
+    pub fn new(config: VitMaeConfig, device: &Device, seed: u64) -> Result<Self, ModelError> {
+        let values = config.clone();
+        Self::build(config, device, &mut |name, shape| Ok(init::values(&values, seed, name, shape)))
+    }
+
+    /// A model whose parameters `values` gives by name and shape, in the model's order.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], or the first error of `values`.
+    pub fn build<E: From<ModelError>>(
+        config: VitMaeConfig,
+        device: &Device,
+        values: &mut Values<'_, E>,
+    ) -> Result<Self, E> {
+        config.validate().map_err(ModelError::from)?;
+        let mut param = maker(device, values);
+        Self::with_params(config, true, &mut param)
+    }
+
+    /// The encoder's part of a model, with or without the norm behind the last block.
+    pub(crate) fn with_params<E: From<ModelError>>(
+        config: VitMaeConfig,
+        norm: bool,
+        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+    ) -> Result<Self, E> {
+        let d = config.hidden_size;
+        let (height, width) = config.patch_size;
+        let kernel = [d, config.num_channels, height, width];
+        let sizes = Sizes {
+            layers: config.num_hidden_layers,
+            width: d,
+            heads: config.num_attention_heads,
+            inner: config.intermediate_size,
+            activation: activation(&config)?,
+            qkv_bias: config.qkv_bias,
+            eps: config.layer_norm_eps as f32,
+            norm,
+        };
+        let positions = [1, 1 + config.num_patches(), d];
+        Ok(Self {
+            cls_token: param("vit.cls_token".into(), &[1, 1, d])?,
+            position_embeddings: param("vit.position_embeddings".into(), &positions)?.frozen(),
+            patch_embedding: Linear::build("vit.patch_embedding", &kernel, true, param)?,
+            transformer: Transformer::build("vit", sizes, param)?,
+            config,
+        })
+    }
+
+    /// Embeds, masks, encodes.
+    ///
+    /// # Shapes
+    /// `pixels: [B, C, H, W]`, normalised
+    ///
+    /// # Errors
+    /// [`ModelError`] if images or masking do not fit the model.
+    ///
+    /// Source: `ViTMAEModel.forward` of transformers 4.57.6.
+    pub fn forward(
+        &self,
+        pixels: &Tensor,
+        masking: &Masking,
+        options: &ForwardOptions,
+    ) -> Result<VitMaeModelOutput, ModelError> {
+        let images = self.images(pixels, options.interpolate_pos_encoding)?;
+        let resampling = self.resampling(images, options);
+        let ids_keep = self.ids_keep(masking, images)?;
+        let (x, _) = self.embed(pixels, &ids_keep, &resampling)?; // [B, 1 + K, D]
+        let (states, attentions) = (options.output_hidden_states, options.output_attentions);
+        let (last_hidden_state, trace) = self.transformer.infer(x, states, attentions)?;
+        Ok(VitMaeModelOutput {
+            last_hidden_state,
+            mask: masking.mask.clone(),
+            ids_restore: masking.ids_restore.clone(),
+            hidden_states: trace.hidden_states,
+            attentions: trace.attentions,
+        })
+    }
+
+    /// Encodes every patch, none removed: `[B, 1 + L, D]`, the class token first, then the patches
+    /// in grid order. With `interpolate` images may have any size that is a whole number of patches.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the images do not fit the model.
+    pub fn encode(&self, pixels: &Tensor, interpolate: bool) -> Result<Tensor, ModelError> {
+        let options =
+            ForwardOptions { interpolate_pos_encoding: interpolate, ..ForwardOptions::default() };
+        let images = self.images(pixels, interpolate)?;
+        let masking = Masking::none(images.batch, images.grid.0 * images.grid.1);
+        Ok(self.forward(pixels, &masking, &options)?.last_hidden_state)
+    }
+
+    /// As [`forward`](Self::forward), keeping what the backward pass needs.
+    pub(crate) fn forward_cached(
+        &self,
+        pixels: &Tensor,
+        masking: &Masking,
+        options: &TrainOptions,
+    ) -> Result<(Tensor, EncoderCache), ModelError> {
+        let images = self.images(pixels, options.forward.interpolate_pos_encoding)?;
+        let resampling = self.resampling(images, &options.forward);
+        let ids_keep = self.ids_keep(masking, images)?;
+        let (x, patches) = self.embed(pixels, &ids_keep, &resampling)?;
+        let (y, transformer) =
+            self.transformer.forward(x, options.dropout_of(&self.config, "vit"))?;
+        let num_patches = masking.num_patches;
+        Ok((y, EncoderCache { patches, transformer, ids_keep, resampling, num_patches }))
+    }
+
+    /// Adds to the gradients for `dy: [B, 1 + K, D]`.
+    pub(crate) fn backward(&mut self, cache: EncoderCache, dy: Tensor) -> Result<(), ModelError> {
+        let dx = self.transformer.backward(cache.transformer, dy)?;
+        ops::encoder_assembly_backward_cls(&dx, &mut self.cls_token.grad)?;
+        if self.position_embeddings.trainable {
+            let (ids, patches) = (&cache.ids_keep, cache.num_patches);
+            let mut resampled = None;
+            ops::encoder_assembly_backward_positions(&dx, ids, patches, &mut resampled)?;
+            if let Some(resampled) = resampled {
+                let gradient = cache.resampling.backward(&resampled)?;
+                let slot = &mut self.position_embeddings.grad;
+                *slot = Some(match slot.take() {
+                    Some(before) => ops::add(&before, &gradient)?,
+                    None => gradient,
+                });
+            }
+        }
+        let dtokens = ops::encoder_assembly_backward_tokens(&dx)?;
+        self.patch_embedding.backward_parameters(cache.patches, &dtokens)?;
+        Ok(())
+    }
+
+    /// Kept patches with their positions, behind the class token: `[B, 1 + K, D]`.
+    fn embed(
+        &self,
+        pixels: &Tensor,
+        ids_keep: &Indices,
+        resampling: &Resampling,
+    ) -> Result<(Tensor, LinearCache), ModelError> {
+        let rows = ops::im2col(pixels, ids_keep, self.config.patch_size)?; // [B, K, C·PH·PW]
+        let (tokens, cache) = self.patch_embedding.forward(rows)?; // [B, K, D]
+        let positions = resampling.apply(&self.position_embeddings.value)?; // [1, 1 + L, D]
+        let x = ops::encoder_assembly(&tokens, &self.cls_token.value, &positions, ids_keep)?;
+        Ok((x, cache))
+    }
+
+    fn ids_keep(&self, masking: &Masking, images: Images) -> Result<Indices, ModelError> {
+        masking.expect(images.batch, images.grid.0 * images.grid.1)?;
+        Ok(masking.keep(self.device())?)
+    }
+
+    /// The encoder's table is always resampled in two dimensions.
+    fn resampling(&self, images: Images, options: &ForwardOptions) -> Resampling {
+        let (way, kernel) = (Interpolation::Grid2d, options.numerics.bicubic());
+        Resampling::new(self.config.grid(), images.grid, way, kernel)
+    }
+
+    /// Checks a batch of images against the configuration.
+    pub(crate) fn images(&self, pixels: &Tensor, interpolate: bool) -> Result<Images, ModelError> {
+        let config = &self.config;
+        let &[batch, channels, height, width] = pixels.shape() else {
+            return Err(ModelError::PixelRank { found: pixels.shape().to_vec() });
+        };
+        if channels != config.num_channels {
+            let expected = config.num_channels;
+            return Err(ModelError::Channels { found: channels, expected });
+        }
+        if !interpolate && (height, width) != config.image_size {
+            let (found, expected) = ((height, width), config.image_size);
+            return Err(ModelError::ImageSize { found, expected });
+        }
+        let patch = config.patch_size;
+        for (axis, image, patch) in [("height", height, patch.0), ("width", width, patch.1)] {
+            if image == 0 || !image.is_multiple_of(patch) {
+                return Err(ModelError::Patches { axis, image, patch });
+            }
+        }
+        Ok(Images { batch, grid: (height / patch.0, width / patch.1) })
+    }
+
+    /// The device of its parameters.
+    pub fn device(&self) -> &Device {
+        self.cls_token.value.device()
+    }
+
+    /// Every parameter: class token, positions, patch embedding, blocks, norm.
+    pub fn parameters(&self) -> Vec<&Param> {
+        let mut all = vec![&self.cls_token, &self.position_embeddings];
+        all.extend(self.patch_embedding.parameters());
+        all.extend(self.transformer.parameters());
+        all
+    }
+
+    /// As [`parameters`](Self::parameters), to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<&mut Param> {
+        let mut all = vec![&mut self.cls_token, &mut self.position_embeddings];
+        all.extend(self.patch_embedding.parameters_mut());
+        all.extend(self.transformer.parameters_mut());
+        all
+    }
+}
+
+/// Gives a parameter's values by name and shape.
+pub type Values<'a, E> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>, E> + 'a;
+
+/// Makes parameters from their values.
+pub(crate) fn maker<'a, E: From<ModelError>>(
+    device: &'a Device,
+    values: &'a mut Values<'_, E>,
+) -> impl FnMut(String, &[usize]) -> Result<Param, E> + 'a {
+    move |name, shape| {
+        let values = values(&name, shape)?;
+        let value = Tensor::from_vec(device, shape, values).map_err(ModelError::from)?;
+        Ok(Param::new(name, value))
+    }
+}
+
+/// The activation that a configuration names.
+pub(crate) fn activation(config: &VitMaeConfig) -> Result<Activation, ModelError> {
+    Activation::from_name(&config.hidden_act).ok_or_else(|| {
+        let (found, help) = (config.hidden_act.clone(), "use one of Hugging Face's names".into());
+        ConfigError::Activation { found, help }.into()
+    })
+}
+
+impl TrainOptions {
+    /// The dropout of each block of a stack.
+    pub(crate) fn dropout_of<'a>(
+        &self,
+        config: &'a VitMaeConfig,
+        stack: &'a str,
+    ) -> impl Fn(usize) -> BlockDropout + 'a {
+        let (seed, on) = (self.dropout_seed, self.dropout);
+        let rate = move |rate: f64| if on { rate as f32 } else { 0.0 };
+        let hidden = rate(config.hidden_dropout_prob);
+        let probabilities = rate(config.attention_probs_dropout_prob);
+        move |index| BlockDropout::new(seed, stack, index, hidden, probabilities)
+    }
+}
