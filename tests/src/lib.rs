@@ -1,1 +1,3 @@
-//! Tests that cross the crates of the `vitmae` workspace.
+//! The runner of parity cases; the tests that cross crates lie in `tests/tests`.
+
+pub mod parity;

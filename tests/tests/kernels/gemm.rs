@@ -1,0 +1,154 @@
+use super::pools;
+use vitmae_cpu::activation::Activation;
+use vitmae_cpu::gemm::{Epilogue, MatRef, gemm};
+use vitmae_testing::close::assert_close;
+use vitmae_testing::draws::{Draws, widen};
+use vitmae_testing::error_model::{tolerance, tolerance_at};
+use vitmae_testing::guarded::Guarded;
+use vitmae_testing::reference::{activation, linear, reduce};
+
+/// Every m, n, k from a list of small sides, then sides that cross the blocks of a blocked product.
+fn shapes() -> Vec<(usize, usize, usize)> {
+    let small = [1, 13, 14, 15, 31, 33];
+    let mut shapes: Vec<_> = small
+        .iter()
+        .flat_map(|&m| small.map(|n| (m, n)))
+        .flat_map(|(m, n)| small.map(|k| (m, n, k)))
+        .collect();
+    shapes.extend([
+        (50, 197, 64),
+        (197, 50, 33),
+        (113, 16, 769),
+        (225, 49, 513),
+        (31, 385, 384),
+        (1, 769, 197),
+        (769, 1, 385),
+        (15, 31, 1025),
+        (3, 3100, 5),
+        (257, 257, 50),
+        (197, 384, 385),
+    ]);
+    shapes
+}
+
+/// `a: [m, k]` times `b: [k, n]` in f64, through the reference of a linear map.
+fn product(a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize)) -> Vec<f64> {
+    let transposed: Vec<f64> = (0..n * k).map(|i| b[i % k * n + i / k].into()).collect();
+    let shape = linear::Shape { rows: m, inputs: k, outputs: n };
+    linear::forward(&widen(a), &transposed, linear::Epilogue::default(), shape).y
+}
+
+fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..rows * cols).map(|i| x[i % rows * cols + i / rows]).collect()
+}
+
+#[test]
+fn products_of_ragged_sizes_equal_the_reference() {
+    let mut draws = Draws::new(1);
+    for shape @ (m, n, k) in shapes() {
+        let (a, b) = (draws.vec_f32(m * k), draws.vec_f32(k * n));
+        let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+        let expected = product(&a, &b, shape);
+        let tolerance = tolerance_at(k, (k as f64).sqrt() / 3.0);
+        for layout in ["nn", "nt", "tn"] {
+            let [c] = pools::run(layout, || {
+                let mut c = Guarded::poisoned(m * n);
+                let a = if layout == "tn" {
+                    MatRef::row_major(&at, k, m).transposed()
+                } else {
+                    MatRef::row_major(&a, m, k)
+                };
+                let b = if layout == "nt" {
+                    MatRef::row_major(&bt, n, k).transposed()
+                } else {
+                    MatRef::row_major(&b, k, n)
+                };
+                gemm(a, b, c.slice(), false, Epilogue::default());
+                [c.finish("c")]
+            });
+            assert_close(&format!("{layout} {shape:?}"), &c, &expected, tolerance);
+        }
+    }
+}
+
+#[test]
+fn accumulation_adds_to_what_is_there() {
+    let mut draws = Draws::new(2);
+    for shape @ (m, n, k) in [(1, 1, 1), (13, 33, 15), (50, 31, 769), (113, 3100, 3), (5, 7, 0)] {
+        let (a, b, c0) = (draws.vec_f32(m * k), draws.vec_f32(k * n), draws.vec_f32(m * n));
+        let [c] = pools::run("accumulate", || {
+            let mut c = Guarded::filled(&c0);
+            let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
+            gemm(a, b, c.slice(), true, Epilogue::default());
+            [c.finish("c")]
+        });
+        let expected = reduce::add(&widen(&c0), &product(&a, &b, shape));
+        assert_close(&format!("{shape:?}"), &c, &expected, tolerance(k + 1, &expected));
+    }
+}
+
+#[test]
+fn an_empty_inner_side_gives_zero() {
+    let mut c = Guarded::poisoned(6);
+    let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
+    gemm(a, b, c.slice(), false, Epilogue::default());
+    assert_eq!(c.finish("c"), [0.0; 6]);
+}
+
+#[test]
+fn epilogues_equal_the_reference() {
+    let mut draws = Draws::new(3);
+    for (m, n, k) in [(1, 1, 1), (14, 33, 31), (50, 385, 64), (113, 31, 769), (3, 3100, 5)] {
+        let (a, b) = (draws.vec_f32(m * k), draws.vec_f32(k * n));
+        let (bias, residual) = (draws.vec_f32(n), draws.vec_f32(m * n));
+        for parts in 0..8 {
+            let (has_bias, has_act, has_residual) = (parts & 1 > 0, parts & 2 > 0, parts & 4 > 0);
+            let [pre, y] = pools::run("epilogue", || {
+                let mut pre = Guarded::poisoned(if has_act { m * n } else { 0 });
+                let mut c = Guarded::poisoned(m * n);
+                let epilogue = Epilogue {
+                    bias: has_bias.then_some(&bias[..]),
+                    activation: has_act.then(|| (Activation::Gelu, pre.slice())),
+                    residual: has_residual.then_some(&residual[..]),
+                };
+                let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
+                gemm(a, b, c.slice(), false, epilogue);
+                [pre.finish("pre"), c.finish("c")]
+            });
+            let mut expected = product(&a, &b, (m, n, k));
+            let name = format!("{m}x{n}x{k}, parts {parts:03b}");
+            let tolerance = tolerance_at(k + 4, 1.0 + (k as f64).sqrt() / 3.0);
+            if has_bias {
+                expected = reduce::add_row(&expected, &widen(&bias));
+            }
+            if has_act {
+                assert_close(&format!("pre {name}"), &pre, &expected, tolerance);
+                expected = activation::forward(&expected, activation::Activation::Gelu);
+            }
+            if has_residual {
+                expected = reduce::add(&expected, &widen(&residual));
+            }
+            assert_close(&name, &y, &expected, tolerance);
+        }
+    }
+}
+
+#[test]
+fn a_strided_view_reads_its_own_elements_only() {
+    // Heads of a packed row: columns 3..7 of rows 10 wide, everything else NaN.
+    let (m, k, n) = (33, 4, 15);
+    let mut draws = Draws::new(4);
+    let (a, b) = (draws.vec_f32(m * k), draws.vec_f32(k * n));
+    let mut packed = vec![f32::NAN; m * 10];
+    for i in 0..m {
+        packed[i * 10 + 3..i * 10 + 7].copy_from_slice(&a[i * k..(i + 1) * k]);
+    }
+    let [c] = pools::run("strided", || {
+        let mut c = Guarded::poisoned(m * n);
+        let view = MatRef::strided(&packed[3..], m, k, 10, 1);
+        gemm(view, MatRef::row_major(&b, k, n), c.slice(), false, Epilogue::default());
+        [c.finish("c")]
+    });
+    let expected = product(&a, &b, (m, n, k));
+    assert_close("strided", &c, &expected, tolerance(k, &expected));
+}
