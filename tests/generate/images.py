@@ -4,7 +4,7 @@
 
 Files: `resize.csv`, `decode.csv`, `processor.json`, `crop.csv`, `README.md` and the images. Pixels
 are stored as a hash (FNV-1a of 64 bits over the bytes); the inputs of `resize.csv` follow from a
-seed by `pattern`, which tests/fixtures.rs of vitmae-image repeats.
+seed by `pattern`, which crates/vitmae-image/tests/pillow.rs repeats.
 """
 
 import csv

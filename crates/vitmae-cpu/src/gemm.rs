@@ -20,16 +20,21 @@ mod pack;
 use crate::activation::{self, Activation};
 use crate::parallel::{self, SharedMut};
 use crate::scratch;
+use crate::simd;
 use kernel::{Corner, Rows};
 pub(crate) use kernel::{Tile, tile};
 pub(crate) use pack::{pack_a, pack_b, packed_a_len, packed_b_len};
+use std::ops::Range;
 
-/// Longest k-block: a panel of `B` (k-block × nr) stays in the second-level cache.
-const K_BLOCK: usize = 512;
+/// Longest k-block: a panel of `B` (k-block × nr) stays in the first-level cache beside a panel of `A`.
+const K_BLOCK: usize = 256;
+/// Rows of `A` that a task packs at a time, about; a block stays in the second-level cache.
+const M_BLOCK: usize = 192;
 /// Widest block of `B` packed at a time.
-const N_BLOCK: usize = 3072;
-/// Most rows of `A` a task packs; a block (rows × k-block) stays in the second-level cache.
-const M_BLOCK: usize = 112;
+const N_BLOCK: usize = 4096;
+/// Floats of `B` packed at a time, about: every task reads them again, from a third-level cache that
+/// other programs use too.
+const B_BLOCK: usize = 256 * 1024;
 
 /// A view of a matrix inside a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -99,89 +104,126 @@ pub fn gemm(a: MatRef, b: MatRef, c: &mut [f32], accumulate: bool, epilogue: Epi
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "gemm: rows of B");
     assert_eq!(c.len(), m * n, "gemm: C is {m}x{n}");
-    let shared = SharedEpilogue::new(epilogue, m, n);
+    let epilogue = SharedEpilogue::new(epilogue, m, n);
     if m * n == 0 {
         return;
     }
     if k == 0 && !accumulate {
         c.fill(0.0);
     }
-    let tile = tile();
     let k_blocks = k.div_ceil(K_BLOCK).max(1);
     let k_block = k.div_ceil(k_blocks);
-    let c = SharedMut::new(c);
+    let product =
+        Product { tile: tile(), a, b, c: SharedMut::new(c), accumulate, k_block, epilogue };
     for n_start in (0..n).step_by(N_BLOCK) {
         let n_len = N_BLOCK.min(n - n_start);
-        let panels = n_len.div_ceil(tile.nr);
-        let mut packed_b = scratch::take(packed_b_len(tile, k_block, n_len));
-        for block in 0..k_blocks {
-            let k_start = block * k_block;
-            let k_len = k_block.min(k - k_start);
-            pack_b_parallel(tile, b, k_start, k_len, n_start, n_len, &mut packed_b);
-
-            let add = accumulate || block > 0;
-            let last = block + 1 == k_blocks;
-            let grid = Grid::new(m, panels, tile.mr);
-            parallel::for_each(grid.tasks(), |task| {
-                let (rows, panels) = grid.task(task);
-                let mut packed_a = scratch::take(packed_a_len(k_len, rows.len()));
-                pack_a(tile, &a, rows.start, rows.len(), k_start, k_len, &mut packed_a);
-                for panel in panels {
-                    let j = panel * tile.nr;
-                    let width = tile.nr.min(n_len - j);
-                    let b_panel = &packed_b[panel * tile.nr * k_len..][..tile.nr * k_len];
-                    let corner = rows.start * n + n_start + j;
-                    // SAFETY: this task alone owns rows × [n_start + j, + width) of C.
-                    unsafe {
-                        column_strip(
-                            tile,
-                            &packed_a,
-                            rows.len(),
-                            b_panel,
-                            k_len,
-                            width,
-                            c.at(corner),
-                            n,
-                            add,
-                        );
-                    }
-                    if last {
-                        shared.apply(c, rows.clone(), n_start + j, width, n);
-                    }
-                }
-            });
+        let columns = n_start..n_start + n_len;
+        let span = (B_BLOCK / (k_block * n_len).max(1)).clamp(1, k_blocks);
+        let len = span * packed_b_len(product.tile, k_block, n_len);
+        let mut packed_b = scratch::take(len);
+        for first in (0..k_blocks).step_by(span) {
+            let blocks = first..(first + span).min(k_blocks);
+            product.pack_b(blocks.clone(), columns.clone(), &mut packed_b);
+            product.add_blocks(blocks, columns.clone(), &packed_b);
         }
     }
 }
 
-/// Multiplies packed rows of `A` with one packed panel of `B`: `rows × width` elements at `c`.
+/// One call of [`gemm`].
+struct Product<'a> {
+    tile: &'static Tile,
+    a: MatRef<'a>,
+    b: MatRef<'a>,
+    c: SharedMut,
+    accumulate: bool,
+    k_block: usize,
+    epilogue: SharedEpilogue<'a>,
+}
+
+impl Product<'_> {
+    /// The range of k of a block.
+    fn k_range(&self, block: usize) -> Range<usize> {
+        let end = (block + 1) * self.k_block;
+        block * self.k_block..end.min(self.a.cols)
+    }
+
+    /// Packs k-blocks of some columns of `B`, one behind the other, several panels a task.
+    fn pack_b(&self, blocks: Range<usize>, columns: Range<usize>, packed: &mut [f32]) {
+        let nr = self.tile.nr;
+        let task_cols = (32 * 1024 / (nr * self.k_block.max(1))).max(1) * nr;
+        let tasks = columns.len().div_ceil(task_cols);
+        let block_len = packed_b_len(self.tile, self.k_block, columns.len());
+        let out = SharedMut::new(packed);
+        parallel::for_each(blocks.len() * tasks, |task| {
+            let (block, j) = (task / tasks, task % tasks * task_cols);
+            let k = self.k_range(blocks.start + block);
+            let cols = task_cols.min(columns.len() - j);
+            let len = packed_b_len(self.tile, k.len(), cols);
+            // SAFETY: tasks own disjoint panels.
+            let packed = unsafe { out.slice(block * block_len + j * k.len(), len) };
+            pack_b(self.tile, &self.b, k.start, k.len(), columns.start + j, cols, packed);
+        });
+    }
+
+    /// Adds the products of some k-blocks to some columns of `C`; the last block ends with the epilogue.
+    fn add_blocks(&self, blocks: Range<usize>, columns: Range<usize>, packed_b: &[f32]) {
+        let (tile, n) = (self.tile, self.b.cols);
+        let block_len = packed_b_len(tile, self.k_block, columns.len());
+        let grid = Grid::new(self.a.rows, columns.len().div_ceil(tile.nr), tile.mr);
+        parallel::for_each(grid.tasks(), |task| {
+            let (rows, panels) = grid.task(task);
+            let mut packed_a = scratch::take(packed_a_len(self.k_block, rows.len()));
+            for block in blocks.clone() {
+                let packed_b = &packed_b[(block - blocks.start) * block_len..];
+                let k = self.k_range(block);
+                let add = self.accumulate || block > 0;
+                let last = k.end == self.a.cols;
+                pack_a(tile, &self.a, rows.start, rows.len(), k.start, k.len(), &mut packed_a);
+                for panel in panels.clone() {
+                    let (b, next_b) =
+                        packed_b[panel * tile.nr * k.len()..].split_at(tile.nr * k.len());
+                    let j = columns.start + panel * tile.nr;
+                    let width = tile.nr.min(columns.end - j);
+                    let corner = self.c.at(rows.start * n + j);
+                    // SAFETY: this task alone owns rows × [j, j + width) of C.
+                    unsafe {
+                        let c = Corner { data: corner, stride: n, rows: rows.len(), cols: width };
+                        column_strip(tile, &packed_a, b, next_b, k.len(), c, add);
+                    }
+                    if last {
+                        self.epilogue.apply(self.c, rows.clone(), j, width, n);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Multiplies packed rows of `A` with one packed panel of `B`, and asks for the panel behind it, if any.
 ///
 /// # Safety
-/// `c` points to rows with stride `ldc` that hold at least `width` valid elements each, owned by the
-/// caller; the packed buffers were made by [`pack_a`] and [`pack_b`] with the same `tile` and `k`.
-#[allow(clippy::too_many_arguments, reason = "the inner interface of the blocked product")]
+/// `c` lies inside a matrix, and the caller owns its elements; the packed buffers were made by
+/// [`pack_a`] and [`pack_b()`] with the same `tile` and `k`.
 unsafe fn column_strip(
     tile: &Tile,
     packed_a: &[f32],
-    rows: usize,
     b_panel: &[f32],
+    next_b: &[f32],
     k: usize,
-    width: usize,
-    c: *mut f32,
-    ldc: usize,
+    c: Corner,
     accumulate: bool,
 ) {
-    debug_assert!(packed_a.len() >= rows * k && b_panel.len() >= tile.nr * k);
-    let mut row = 0;
-    while row < rows {
-        let height = tile.mr.min(rows - row);
+    assert!(packed_a.len() >= c.rows * k && b_panel.len() >= tile.nr * k, "gemm: packed blocks");
+    for row in (0..c.rows).step_by(tile.mr) {
+        let height = tile.mr.min(c.rows - row);
+        let ahead = b_panel.len() * row / c.rows..b_panel.len() * (row + height) / c.rows;
+        simd::prefetch(next_b.get(ahead).unwrap_or_default());
         // SAFETY: the panel starts at row·k and holds height·k values; C as promised by the caller.
         unsafe {
             let a = Rows { data: packed_a.as_ptr().add(row * k), row: 1, k: height };
-            let c = Corner { data: c.add(row * ldc), stride: ldc, rows: height, cols: width };
+            let c = Corner { data: c.data.add(row * c.stride), rows: height, ..c };
             (tile.kernel)(k, a, b_panel.as_ptr(), c, accumulate);
         }
-        row += height;
     }
 }
 
@@ -210,7 +252,7 @@ pub(crate) fn small(
             let height = (strip + 1) * rows / strips - row;
             // SAFETY: `MatRef` holds all its elements; B and C by the assertions above.
             unsafe {
-                let data = a.data.as_ptr().add(row * a.row_stride);
+                let data = a.data.as_ptr().wrapping_add(row * a.row_stride);
                 let a = Rows { data, row: a.row_stride, k: a.col_stride };
                 let data = c.as_mut_ptr().add(row * width + panel * tile.nr);
                 let c = Corner { data, stride: width, rows: height, cols: tile.nr };
@@ -218,29 +260,6 @@ pub(crate) fn small(
             }
         }
     }
-}
-
-/// Packs a block of `B`, several panels a task.
-fn pack_b_parallel(
-    tile: &Tile,
-    b: MatRef,
-    k_start: usize,
-    k_len: usize,
-    n_start: usize,
-    n_len: usize,
-    packed: &mut [f32],
-) {
-    let panels_per_task = (32 * 1024 / (tile.nr * k_len.max(1))).max(1);
-    let task_cols = panels_per_task * tile.nr;
-    let out = SharedMut::new(packed);
-    parallel::for_each(n_len.div_ceil(task_cols), |task| {
-        let j = task * task_cols;
-        let cols = task_cols.min(n_len - j);
-        let len = packed_b_len(tile, k_len, cols);
-        // SAFETY: tasks own consecutive, disjoint panels.
-        let packed = unsafe { out.slice(j * k_len, len) };
-        pack_b(tile, &b, k_start, k_len, n_start + j, cols, packed);
-    });
 }
 
 /// How the tiles of `C` are shared out: row blocks × column parts.
@@ -270,7 +289,7 @@ impl Grid {
     }
 
     /// The rows and the column panels of one task.
-    fn task(&self, task: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
         let (i, j) = (task / self.col_parts, task % self.col_parts);
         let row = |i: usize| (i * self.row_panels / self.row_blocks * self.mr).min(self.rows);
         let col = |j: usize| j * self.col_panels / self.col_parts;
@@ -301,14 +320,7 @@ impl<'a> SharedEpilogue<'a> {
     }
 
     /// Finishes `rows × [col, col + width)` of `C`.
-    fn apply(
-        &self,
-        c: SharedMut,
-        rows: std::ops::Range<usize>,
-        col: usize,
-        width: usize,
-        n: usize,
-    ) {
+    fn apply(&self, c: SharedMut, rows: Range<usize>, col: usize, width: usize, n: usize) {
         for row in rows {
             let offset = row * n + col;
             // SAFETY: the calling task owns this part of C and of the kept arguments.

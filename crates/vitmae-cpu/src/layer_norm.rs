@@ -198,29 +198,60 @@ multiversion! {
         for (row, dx) in dx.chunks_exact_mut(d).enumerate() {
             let (x, dy) = (&x[row * d..][..d], &dy[row * d..][..d]);
             let (mean, rstd) = (mean[row], rstd[row]);
-            // dx takes x̂ on the way, which saves reading x again.
-            let (mut sum, mut sum_x) = ([0.0f32; LANES], [0.0f32; LANES]);
-            for start in (0..d).step_by(LANES) {
-                let width = LANES.min(d - start);
-                for i in start..start + width {
-                    let normalised = (x[i] - mean) * rstd;
-                    let g = dy[i] * weight[i];
-                    sum[i - start] += g;
-                    sum_x[i - start] = fma::<FMA>(g, normalised, sum_x[i - start]);
-                    dweight[i] = fma::<FMA>(dy[i], normalised, dweight[i]);
-                    dbias[i] += dy[i];
-                }
+            let mut sums = Sums { mean, rstd, g: [0.0; LANES], gx: [0.0; LANES] };
+            let (dw, dw_rest) = dweight.as_chunks_mut::<LANES>();
+            let (db, db_rest) = dbias.as_chunks_mut::<LANES>();
+            let (w, w_rest) = weight.as_chunks::<LANES>();
+            let (x_lanes, x_rest) = x.as_chunks::<LANES>();
+            let (dy_lanes, dy_rest) = dy.as_chunks::<LANES>();
+            let columns = dw.iter_mut().zip(db).zip(w).zip(dy_lanes.iter().zip(x_lanes));
+            for (((dw, db), w), (dy, x)) in columns {
+                sums.add::<FMA>(dy, x, w, dw, db);
             }
-            let mean_g = simd::sum_lanes(sum) / d as f32;
-            let mean_gx = simd::sum_lanes(sum_x) / d as f32;
-            for i in 0..d {
-                let normalised = (x[i] - mean) * rstd;
-                let g = fma::<FMA>(dy[i], weight[i], -mean_g);
-                dx[i] = rstd * fma::<FMA>(-normalised, mean_gx, g);
+            sums.add::<FMA>(dy_rest, x_rest, w_rest, dw_rest, db_rest);
+
+            let mean_g = simd::sum_lanes(sums.g) / d as f32;
+            let mean_gx = simd::sum_lanes(sums.gx) / d as f32;
+            for ((dx, w), (x, dy)) in dx.iter_mut().zip(weight).zip(x.iter().zip(dy)) {
+                let normalised = (x - mean) * rstd;
+                let g = fma::<FMA>(*dy, *w, -mean_g);
+                *dx = rstd * fma::<FMA>(-normalised, mean_gx, g);
             }
             if let Some(residual) = residual {
                 dx.iter_mut().zip(&residual[row * d..][..d]).for_each(|(dx, r)| *dx += r);
             }
+        }
+    }
+}
+
+/// The sums that the gradient of one row needs: Σg and Σg·x̂ in lanes.
+struct Sums {
+    mean: f32,
+    rstd: f32,
+    g: [f32; LANES],
+    gx: [f32; LANES],
+}
+
+impl Sums {
+    /// Takes in at most `LANES` columns and adds their dweight and dbias.
+    #[inline(always)]
+    fn add<const FMA: bool>(
+        &mut self,
+        dy: &[f32],
+        x: &[f32],
+        weight: &[f32],
+        dweight: &mut [f32],
+        dbias: &mut [f32],
+    ) {
+        let sums = self.g.iter_mut().zip(&mut self.gx);
+        let columns = dy.iter().zip(x).zip(weight).zip(dweight.iter_mut().zip(dbias));
+        for ((sum_g, sum_gx), (((dy, x), weight), (dweight, dbias))) in sums.zip(columns) {
+            let normalised = (x - self.mean) * self.rstd;
+            let g = dy * weight;
+            *sum_g += g;
+            *sum_gx = fma::<FMA>(g, normalised, *sum_gx);
+            *dweight = fma::<FMA>(*dy, normalised, *dweight);
+            *dbias += dy;
         }
     }
 }

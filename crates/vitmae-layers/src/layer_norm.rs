@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Normalised};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::Param;
+use crate::{MakeParam, Param};
 
 /// `y = (x − mean) · rstd · weight + bias` over the last axis.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl LayerNorm {
         name: &str,
         width: usize,
         eps: f32,
-        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+        param: &mut MakeParam<'_, E>,
     ) -> Result<Self, E> {
         let weight = param(format!("{name}.weight"), &[width])?;
         Ok(Self { weight, bias: param(format!("{name}.bias"), &[width])?, eps })

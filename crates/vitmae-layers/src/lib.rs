@@ -20,7 +20,7 @@ pub use block::{Block, BlockCache, BlockDropout};
 pub use layer_norm::{LayerNorm, LayerNormCache};
 pub use linear::{Linear, LinearCache};
 pub use mlp::{Mlp, MlpCache};
-pub use param::Param;
+pub use param::{MakeParam, Param};
 pub use transformer::{Sizes, Trace, Transformer, TransformerCache};
 pub use vitmae_tensor::TensorError;
 

@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Activation};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::Param;
+use crate::{MakeParam, Param};
 
 /// `y = x · weightᵀ + bias` over the last axis.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Linear {
         name: &str,
         weight: &[usize],
         bias: bool,
-        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+        param: &mut MakeParam<'_, E>,
     ) -> Result<Self, E> {
         let value = param(format!("{name}.weight"), weight)?;
         let bias = bias.then(|| param(format!("{name}.bias"), &weight[..1])).transpose()?;

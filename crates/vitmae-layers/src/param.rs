@@ -15,6 +15,9 @@ pub struct Param {
     pub trainable: bool,
 }
 
+/// Makes a parameter from its name and shape: how a model is built.
+pub type MakeParam<'a, E> = dyn FnMut(String, &[usize]) -> Result<Param, E> + 'a;
+
 impl Param {
     /// A trainable parameter without a gradient.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {

@@ -4,8 +4,8 @@ use vitmae_tensor::Tensor;
 use vitmae_tensor::ops::Activation;
 
 use crate::{
-    Attention, Block, BlockCache, BlockDropout, LayerError, LayerNorm, LayerNormCache, Linear, Mlp,
-    Param,
+    Attention, Block, BlockCache, BlockDropout, LayerError, LayerNorm, LayerNormCache, Linear,
+    MakeParam, Mlp, Param,
 };
 
 /// Blocks in order, then a norm.
@@ -61,11 +61,7 @@ impl Transformer {
     ///
     /// # Errors
     /// The first error of `param`.
-    pub fn build<E>(
-        name: &str,
-        sizes: Sizes,
-        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
-    ) -> Result<Self, E> {
+    pub fn build<E>(name: &str, sizes: Sizes, param: &mut MakeParam<'_, E>) -> Result<Self, E> {
         let Sizes { width: d, inner, heads, activation, qkv_bias, eps, .. } = sizes;
         let mut blocks = Vec::with_capacity(sizes.layers);
         for index in 0..sizes.layers {

@@ -1,6 +1,6 @@
 //! The decoder: from the kept tokens to a prediction of every patch.
 
-use vitmae_layers::{Linear, LinearCache, Param, Sizes, Transformer, TransformerCache};
+use vitmae_layers::{Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError, ops};
 
 use crate::encoder::activation;
@@ -47,7 +47,7 @@ pub(crate) struct DecoderCache {
 impl VitMaeDecoder {
     pub(crate) fn with_params<E: From<ModelError>>(
         config: &VitMaeConfig,
-        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+        param: &mut MakeParam<'_, E>,
     ) -> Result<Self, E> {
         let (d, e) = (config.hidden_size, config.decoder_hidden_size);
         let sizes = Sizes {

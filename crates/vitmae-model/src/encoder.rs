@@ -1,7 +1,7 @@
 //! The encoder: patch embedding, positions, masking, blocks, norm.
 
 use vitmae_layers::{
-    BlockDropout, Linear, LinearCache, Param, Sizes, Transformer, TransformerCache,
+    BlockDropout, Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache,
 };
 use vitmae_tensor::ops::{self, Activation};
 use vitmae_tensor::{Device, Indices, Tensor};
@@ -90,7 +90,7 @@ impl VitMaeModel {
     pub(crate) fn with_params<E: From<ModelError>>(
         config: VitMaeConfig,
         norm: bool,
-        param: &mut dyn FnMut(String, &[usize]) -> Result<Param, E>,
+        param: &mut MakeParam<'_, E>,
     ) -> Result<Self, E> {
         let d = config.hidden_size;
         let (height, width) = config.patch_size;

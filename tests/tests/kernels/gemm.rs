@@ -27,6 +27,8 @@ fn shapes() -> Vec<(usize, usize, usize)> {
         (3, 3100, 5),
         (257, 257, 50),
         (197, 384, 385),
+        (7, 1537, 1030),
+        (9, 4100, 3),
     ]);
     shapes
 }
@@ -93,6 +95,11 @@ fn an_empty_inner_side_gives_zero() {
     let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
     gemm(a, b, c.slice(), false, Epilogue::default());
     assert_eq!(c.finish("c"), [0.0; 6]);
+    let mut c = Guarded::poisoned(6);
+    let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
+    let epilogue = Epilogue { bias: Some(&[1.0, 2.0, 3.0]), ..Epilogue::default() };
+    gemm(a, b, c.slice(), false, epilogue);
+    assert_eq!(c.finish("c"), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
 }
 
 #[test]

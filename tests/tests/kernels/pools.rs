@@ -38,7 +38,9 @@ pub(crate) fn run<const N: usize>(
 fn pools() -> &'static [ThreadPool; 4] {
     static POOLS: OnceLock<[ThreadPool; 4]> = OnceLock::new();
     POOLS.get_or_init(|| {
-        THREADS.map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap())
+        THREADS.map(|threads| {
+            ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads")
+        })
     })
 }
 

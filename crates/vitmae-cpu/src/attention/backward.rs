@@ -54,6 +54,7 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
 
     for block in head.blocks() {
         let (rows, first) = (block.len(), block.start);
+        head.prefetch_next(block.clone());
         for ((i, row), delta) in block.clone().zip(douts.chunks_exact_mut(d)).zip(&mut *delta) {
             let at = head.output(i);
             row.copy_from_slice(&dout[at..at + d]);

@@ -1,11 +1,15 @@
 //! What happens to rows of scores between the products, in vectors of [`LANES`].
 //!
+//! Exponentials are powers of two: e^(scale·s − m) = 2^(log₂e·(scale·s − m)).
 //! Rows stand `stride` apart, a multiple of `LANES`; what lies behind their N scores is padding.
 
 use crate::simd::{self, LANES, fma, multiversion};
+use std::f32::consts::{LN_2, LOG2_E};
 
 multiversion! {
-    /// Turns scores into e^(scale·(s − max)), zero in the padding; `inverse` is 1 / their sum.
+    /// Turns scores into e^(scale·(s − max)); `inverse` is 1 / their sum.
+    ///
+    /// The padding becomes 2⁻¹²⁶, which is lost beside the largest term of a sum, 1.
     pub(super) fn softmax(
         scores: &mut [f32],
         stride: usize,
@@ -14,6 +18,7 @@ multiversion! {
         inverse: &mut [f32],
         lse: &mut [f32],
     ) {
+        let binary = scale * LOG2_E;
         for ((row, inverse), lse) in scores.chunks_exact_mut(stride).zip(inverse).zip(lse) {
             row[tokens..].fill(f32::NEG_INFINITY);
             let mut largest = [f32::NEG_INFINITY; LANES];
@@ -22,31 +27,18 @@ multiversion! {
                     *largest = if *value > *largest { *value } else { *largest };
                 }
             }
-            let largest = scale * largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+            let largest = binary * simd::max_lanes(largest);
 
             let mut sum = [0.0f32; LANES];
-            let (whole, rest) = row.split_at_mut(tokens / LANES * LANES);
-            for values in whole.as_chunks_mut::<LANES>().0 {
+            for values in row.as_chunks_mut::<LANES>().0 {
                 for (value, sum) in values.iter_mut().zip(&mut sum) {
-                    *value = simd::exp::<FMA>(fma::<FMA>(*value, scale, -largest));
-                    *sum += *value;
-                }
-            }
-            // The rest is at most one vector that holds scores, and padding.
-            let tail = tokens % LANES;
-            for (index, values) in rest.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let valid = if index == 0 { tail } else { 0 };
-                for value in values.iter_mut() {
-                    *value = simd::exp::<FMA>(fma::<FMA>(*value, scale, -largest));
-                }
-                values[valid..].fill(0.0);
-                for (value, sum) in values.iter().zip(&mut sum) {
+                    *value = simd::exp2::<FMA>(fma::<FMA>(*value, binary, -largest));
                     *sum += *value;
                 }
             }
             let sum = simd::sum_lanes(sum);
             *inverse = 1.0 / sum;
-            *lse = largest + sum.ln();
+            *lse = fma::<FMA>(largest, LN_2, sum.ln());
         }
     }
 }
@@ -54,9 +46,11 @@ multiversion! {
 multiversion! {
     /// Turns scores into probabilities e^(scale·s − lse).
     pub(super) fn probabilities(scores: &mut [f32], stride: usize, scale: f32, lse: &[f32]) {
+        let binary = scale * LOG2_E;
         for (row, lse) in scores.chunks_exact_mut(stride).zip(lse) {
+            let lse = lse * LOG2_E;
             for value in row.iter_mut() {
-                *value = simd::exp::<FMA>(fma::<FMA>(*value, scale, -lse));
+                *value = simd::exp2::<FMA>(fma::<FMA>(*value, binary, -lse));
             }
         }
     }
@@ -73,10 +67,12 @@ multiversion! {
         lse: &[f32],
         delta: &[f32],
     ) {
+        let binary = scale * LOG2_E;
         let rows = scores.chunks_exact_mut(stride).zip(gradients.chunks_exact_mut(stride));
         for ((scores, gradients), (lse, delta)) in rows.zip(lse.iter().zip(delta)) {
+            let lse = lse * LOG2_E;
             for (score, gradient) in scores.iter_mut().zip(gradients) {
-                let p = simd::exp::<FMA>(fma::<FMA>(*score, scale, -lse));
+                let p = simd::exp2::<FMA>(fma::<FMA>(*score, binary, -lse));
                 *score = p;
                 *gradient = (p * scale) * (*gradient - delta);
             }

@@ -3,7 +3,9 @@
 use super::kernel::{Corner, Rows, by_rows};
 use std::arch::x86_64::*;
 
-pub(super) const NR: usize = 32;
+const NR: usize = 32;
+/// Steps of k between two branches: short products stay within what the branch predictor remembers.
+const UNROLL: usize = 2;
 
 /// See [`super::kernel::Tile::kernel`] for its contract.
 pub(super) unsafe fn kernel(k: usize, a: Rows, b: *const f32, c: Corner, accumulate: bool) {
@@ -22,21 +24,27 @@ unsafe fn rows<const ROWS: usize, const PACKED: bool>(
     c: Corner,
     accumulate: bool,
 ) {
+    for i in 0..ROWS {
+        let c = c.data.wrapping_add(i * c.stride);
+        _mm_prefetch::<_MM_HINT_T0>(c.cast());
+        _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(NR / 2).cast());
+    }
     let row = if PACKED { 1 } else { a.row };
+    let step = if PACKED { a.k } else { 1 };
     let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
     let (mut a_k, mut b_k) = (a.data, b);
-    for _ in 0..k {
-        // SAFETY: the contract of `Tile::kernel`.
-        unsafe {
-            let b0 = _mm512_loadu_ps(b_k);
-            let b1 = _mm512_loadu_ps(b_k.add(16));
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let a = _mm512_set1_ps(*a_k.add(i * row));
-                acc[0] = _mm512_fmadd_ps(a, b0, acc[0]);
-                acc[1] = _mm512_fmadd_ps(a, b1, acc[1]);
-            }
+    for _ in 0..k / UNROLL {
+        for p in 0..UNROLL {
+            // SAFETY: the contract of `Tile::kernel`.
+            unsafe { outer_product(a_k, row, b_k.add(p * NR), &mut acc) };
+            a_k = a_k.wrapping_add(step);
         }
-        a_k = a_k.wrapping_add(if PACKED { a.k } else { 1 });
+        b_k = b_k.wrapping_add(UNROLL * NR);
+    }
+    for _ in 0..k % UNROLL {
+        // SAFETY: as above.
+        unsafe { outer_product(a_k, row, b_k, &mut acc) };
+        a_k = a_k.wrapping_add(step);
         b_k = b_k.wrapping_add(NR);
     }
     let (m0, m1) = masks(c.cols);
@@ -51,6 +59,29 @@ unsafe fn rows<const ROWS: usize, const PACKED: bool>(
             }
             _mm512_mask_storeu_ps(c0, m0, v0);
             _mm512_mask_storeu_ps(c1, m1, v1);
+        }
+    }
+}
+
+/// Adds a column of `A` times a row of `B`.
+///
+/// # Safety
+/// `a` points to a value every `row` floats for each accumulator, `b` to 32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn outer_product<const ROWS: usize>(
+    a: *const f32,
+    row: usize,
+    b: *const f32,
+    acc: &mut [[__m512; 2]; ROWS],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let b = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let a = _mm512_set1_ps(*a.add(i * row));
+            acc[0] = _mm512_fmadd_ps(a, b[0], acc[0]);
+            acc[1] = _mm512_fmadd_ps(a, b[1], acc[1]);
         }
     }
 }

@@ -22,6 +22,14 @@ pub(crate) struct Corner {
     pub(crate) cols: usize,
 }
 
+/// Lines of a matrix to be packed: value p of line i is `data[i · stride + p]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    pub(crate) data: *const f32,
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
 /// Arguments: k, rows of `A`, packed panel of `B`, the part of `C`, whether to add to it.
 type Kernel = unsafe fn(usize, Rows, *const f32, Corner, bool);
 
@@ -33,6 +41,14 @@ pub(crate) struct Tile {
     /// `A` holds `rows × k` values, `B` holds `k · nr`, `C` has `rows` in `1..=mr` rows of `cols` in
     /// `1..=nr` writable values, and the CPU has the instructions of the tile's level.
     pub(crate) kernel: Kernel,
+    /// Writes value p of line i to `panel[p · pitch + i]`: lines, k, panel, pitch.
+    ///
+    /// Values between the number of lines and `pitch` are left, or become 0.
+    ///
+    /// # Safety
+    /// Each line holds k values, the panel `k · pitch`, `pitch` is at least the number of lines, and the
+    /// CPU has the instructions of the tile's level.
+    pub(crate) transpose: unsafe fn(Lines, usize, *mut f32, usize),
 }
 
 /// The tile for this machine.
@@ -44,10 +60,16 @@ pub(crate) fn tile() -> &'static Tile {
 fn tile_of(level: Level) -> &'static Tile {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => &Tile { mr: 14, nr: 32, kernel: super::avx512::kernel },
+        Level::Avx512 => {
+            use super::{avx2, avx512};
+            &Tile { mr: 14, nr: 32, kernel: avx512::kernel, transpose: avx2::transpose }
+        }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &Tile { mr: 6, nr: 16, kernel: super::avx2::kernel },
-        _ => &Tile { mr: 4, nr: 16, kernel: portable },
+        Level::Avx2 => {
+            use super::avx2;
+            &Tile { mr: 6, nr: 16, kernel: avx2::kernel, transpose: avx2::transpose }
+        }
+        _ => &Tile { mr: 4, nr: 16, kernel: portable, transpose },
     }
 }
 
@@ -84,6 +106,16 @@ unsafe fn portable(k: usize, a: Rows, b: *const f32, c: Corner, accumulate: bool
         let c = unsafe { std::slice::from_raw_parts_mut(c.data.add(i * c.stride), c.cols) };
         for (c, acc) in c.iter_mut().zip(acc) {
             *c = if accumulate { *c + acc } else { *acc };
+        }
+    }
+}
+
+/// Plain Rust.
+unsafe fn transpose(lines: Lines, k: usize, panel: *mut f32, pitch: usize) {
+    for p in 0..k {
+        for i in 0..lines.count {
+            // SAFETY: the contract of `Tile::transpose`.
+            unsafe { *panel.add(p * pitch + i) = *lines.data.add(i * lines.stride + p) };
         }
     }
 }
@@ -145,6 +177,29 @@ mod tests {
                             check(tile, rows, cols, k, strides, true);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_transposition_writes_its_panel_and_nothing_else() {
+        for tile in levels().into_iter().map(tile_of) {
+            for (count, pitch) in (1..=16).flat_map(|count| [(count, count), (count, 16)]) {
+                for k in [1, 7, 8, 9, 16, 33] {
+                    let (stride, end) = (k + 2, k * pitch);
+                    let source = draws(count * stride, 4);
+                    let mut panel = vec![0.0; end + 16];
+                    panel[end..].fill(7.0);
+                    let lines = Lines { data: source.as_ptr(), stride, count };
+                    // SAFETY: the buffers above are as long as the tile demands.
+                    unsafe { (tile.transpose)(lines, k, panel.as_mut_ptr(), pitch) };
+                    for (index, found) in panel[..end].iter().enumerate() {
+                        let (p, i) = (index / pitch, index % pitch);
+                        let expected = if i < count { source[i * stride + p] } else { 0.0 };
+                        assert_eq!(*found, expected, "{count} lines, pitch {pitch}, ({p}, {i})");
+                    }
+                    assert!(panel[end..].iter().all(|&v| v == 7.0), "{count} lines, k {k}");
                 }
             }
         }

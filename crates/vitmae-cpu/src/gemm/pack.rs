@@ -1,5 +1,6 @@
 //! Packing: copies a block of a strided matrix into the panels the micro-kernel reads in order.
 
+use super::kernel::Lines;
 use super::{MatRef, Tile};
 
 /// Length of packed `A`: exactly its elements, since the last panel is as high as its rows.
@@ -9,7 +10,7 @@ pub(crate) fn packed_a_len(k: usize, rows: usize) -> usize {
 
 /// Length of packed `B`: full panels, the last one padded with zeros.
 pub(crate) fn packed_b_len(tile: &Tile, k: usize, cols: usize) -> usize {
-    cols.div_ceil(tile.nr) * tile.nr * k
+    cols.next_multiple_of(tile.nr) * k
 }
 
 /// Packs `rows × k` of `A` into panels of `mr` rows: for each k the values of the panel's rows.
@@ -22,14 +23,18 @@ pub(crate) fn pack_a(
     k: usize,
     packed: &mut [f32],
 ) {
-    if k == 0 {
+    if k * rows == 0 {
         return;
+    }
+    let source = &a.data[row_start * a.row_stride + k_start * a.col_stride..];
+    if a.row_stride == 1 {
+        return spread_rows(source, a.col_stride, tile.mr, rows, k, packed);
     }
     for row in (0..rows).step_by(tile.mr) {
         let height = tile.mr.min(rows - row);
         let panel = &mut packed[row * k..(row + height) * k];
-        let source = &a.data[(row_start + row) * a.row_stride + k_start * a.col_stride..];
-        pack_panel(source, a.row_stride, a.col_stride, height, height, k, panel);
+        let source = &source[row * a.row_stride..];
+        pack_panel(tile, source, [a.row_stride, a.col_stride], height, height, k, panel);
     }
 }
 
@@ -49,50 +54,80 @@ pub(crate) fn pack_b(
     for (panel, col) in packed.chunks_exact_mut(tile.nr * k).zip((0..cols).step_by(tile.nr)) {
         let width = tile.nr.min(cols - col);
         let source = &b.data[k_start * b.row_stride + (col_start + col) * b.col_stride..];
-        pack_panel(source, b.col_stride, b.row_stride, width, tile.nr, k, panel);
+        pack_panel(tile, source, [b.col_stride, b.row_stride], width, tile.nr, k, panel);
     }
 }
 
 /// `panel[p · pitch + i] = source[i · across + p · along]` for `i < count`, zero for the rest.
 fn pack_panel(
+    tile: &Tile,
     source: &[f32],
-    across: usize,
-    along: usize,
+    [across, along]: [usize; 2],
     count: usize,
     pitch: usize,
     k: usize,
     panel: &mut [f32],
 ) {
     if across == 1 {
-        for (p, out) in panel.chunks_exact_mut(pitch).enumerate() {
-            out[..count].copy_from_slice(&source[p * along..][..count]);
-            out[count..].fill(0.0);
+        copy_rows(source, along, count, pitch, panel);
+        return;
+    }
+    if count < pitch {
+        panel.fill(0.0);
+    }
+    if along == 1 {
+        assert!(source.len() > (count - 1) * across + k - 1 && panel.len() >= k * pitch);
+        let lines = Lines { data: source.as_ptr(), stride: across, count };
+        // SAFETY: `source` holds k values behind the start of every line, `panel` holds k · pitch.
+        unsafe { (tile.transpose)(lines, k, panel.as_mut_ptr(), pitch) };
+        return;
+    }
+    for (p, out) in panel.chunks_exact_mut(pitch).enumerate() {
+        for (i, out) in out.iter_mut().enumerate().take(count) {
+            *out = source[i * across + p * along];
         }
-    } else if along == 1 {
-        // Transposes 8 values of each line at a time, so that each cache line is read once.
-        if count < pitch {
-            panel.fill(0.0);
-        }
-        let mut p = 0;
-        while p + 8 <= k {
-            for i in 0..count {
-                let line: &[f32; 8] = source[i * across + p..][..8].try_into().unwrap_or(&[0.0; 8]);
-                for (q, value) in line.iter().enumerate() {
-                    panel[(p + q) * pitch + i] = *value;
-                }
-            }
-            p += 8;
-        }
-        for p in p..k {
-            for i in 0..count {
-                panel[p * pitch + i] = source[i * across + p];
+    }
+}
+
+/// Copies `count` values of each row; vectors of a known size where a panel is full.
+fn copy_rows(source: &[f32], along: usize, count: usize, pitch: usize, panel: &mut [f32]) {
+    let rows = panel.chunks_exact_mut(pitch).enumerate();
+    if count == pitch && pitch.is_multiple_of(16) {
+        for (p, out) in rows {
+            let source = &source[p * along..][..count];
+            for (out, source) in out.as_chunks_mut::<16>().0.iter_mut().zip(source.as_chunks().0) {
+                *out = *source;
             }
         }
     } else {
-        for (p, out) in panel.chunks_exact_mut(pitch).enumerate() {
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = if i < count { source[i * across + p * along] } else { 0.0 };
+        for (p, out) in rows {
+            out[..count].copy_from_slice(&source[p * along..][..count]);
+            out[count..].fill(0.0);
+        }
+    }
+}
+
+/// Packs `A` whose rows are neighbours: each line of the source is read once and spread over the panels.
+fn spread_rows(source: &[f32], along: usize, mr: usize, rows: usize, k: usize, packed: &mut [f32]) {
+    // What a copy of `wide` values writes too much is written again by the next lines.
+    let wide = mr.next_multiple_of(8);
+    for p in 0..k {
+        let line = &source[p * along..][..rows];
+        let mut row = 0;
+        if p + wide.div_ceil(mr) <= k {
+            while row + wide <= rows {
+                let out = &mut packed[row * k + p * mr..][..wide];
+                let line = &line[row..row + wide];
+                for (out, line) in out.as_chunks_mut::<8>().0.iter_mut().zip(line.as_chunks().0) {
+                    *out = *line;
+                }
+                row += mr;
             }
+        }
+        while row < rows {
+            let height = mr.min(rows - row);
+            packed[row * k + p * height..][..height].copy_from_slice(&line[row..row + height]);
+            row += height;
         }
     }
 }
