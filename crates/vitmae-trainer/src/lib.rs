@@ -1,8 +1,8 @@
 //! Pre-training of masked autoencoders: data, optimizer, schedule, exact resume, evaluation.
 //!
-//! [`pretrain`] runs a whole training from a [`PretrainConfig`] and a [`data::Dataset`] and tells
+//! [`pretrain()`] runs a whole training from a [`PretrainConfig`] and a [`data::Dataset`] and tells
 //! what happens through [`Event`]s; it prints nothing. [`TrainState`] is the level below: pixels and
-//! masks in, one update out. [`linear_probe`] judges features.
+//! masks in, one update out. [`mod@linear_probe`] judges features.
 //!
 //! **A run is a function of its settings and its images.** On the CPU, the weights after any step
 //! are bit-identical at any number of threads and workers, and a run that was stopped at any step,

@@ -1,6 +1,6 @@
 //! How well a linear classifier does on given features: multinomial logistic regression.
 //!
-//!   minimise  (1/N) Σ −log softmax(W x + b)[label]  +  ½ λ ‖W‖²      over W, b
+//!   minimise  (1/N) Σ −log softmax(W x + b)_label  +  ½ λ ‖W‖²      over W, b
 //!
 //! with x standardised by the training set's mean and standard deviation. The minimum is unique, and
 //! L-BFGS in f64 on one thread reaches it without any random number, so the same features always
