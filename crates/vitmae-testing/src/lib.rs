@@ -11,6 +11,7 @@
 //!
 //! This crate is a leaf: tests, benches and `xtask` use it, no product path does.
 #![forbid(unsafe_code)]
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
 
 pub mod cases;
 pub mod close;
