@@ -14,6 +14,8 @@
 //! Lengths are the caller's duty: kernels assert them and panic on a mismatch. `vitmae-tensor` checks
 //! shapes first and returns errors.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
+
 pub mod activation;
 pub mod adamw;
 pub mod attention;

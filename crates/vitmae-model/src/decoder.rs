@@ -23,7 +23,7 @@ pub struct VitMaeDecoder {
     pub prediction: Linear,
 }
 
-/// Result of [`VitMaeDecoder::forward`].
+/// What the decoder gives.
 #[derive(Clone, Debug)]
 pub struct VitMaeDecoderOutput {
     /// `[B, L, PH·PW·C]`, channel last, in grid order.
