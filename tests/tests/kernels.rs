@@ -3,8 +3,20 @@
 
 mod kernels {
     mod activation;
+    mod adamw;
     mod attention;
+    mod cross_entropy;
+    mod decoder_assembly;
+    mod dropout;
+    mod encoder_assembly;
+    mod gather;
     mod gemm;
+    mod interpolation;
     mod layer_norm;
+    mod linear;
+    mod loss;
+    mod norm;
+    mod patches;
     mod pools;
+    mod reduce;
 }

@@ -26,9 +26,11 @@ pub fn forward(logits: &[f32], labels: &[i64], smoothing: f32) -> f32 {
         if label == IGNORED {
             continue;
         }
-        let mean: f64 = row.iter().map(|&x| f64::from(x)).sum::<f64>() / classes as f64;
-        let own = f64::from(row[label as usize]);
-        sum += log_sum_exp(row) - (1.0 - smoothing) * own - smoothing * mean;
+        let (max, log_sum) = max_and_log_sum(row);
+        // Differences from the maximum first: next to 1e30 the logarithm would be lost.
+        let below = |x: f32| max - f64::from(x);
+        let mean = row.iter().map(|&x| below(x)).sum::<f64>() / classes as f64;
+        sum += log_sum + (1.0 - smoothing) * below(row[label as usize]) + smoothing * mean;
         counted += 1.0;
     }
     (sum / counted) as f32
@@ -50,18 +52,19 @@ pub fn backward(logits: &[f32], labels: &[i64], smoothing: f32, scale: f32, dlog
             out.fill(0.0);
             continue;
         }
-        let total = log_sum_exp(row);
+        let (max, log_sum) = max_and_log_sum(row);
         for (class, (out, &logit)) in out.iter_mut().zip(row).enumerate() {
             let onehot = f64::from(u8::from(class as i64 == label));
             let wanted = (1.0 - smoothing) * onehot + smoothing / classes as f64;
-            *out = (factor * ((f64::from(logit) - total).exp() - wanted)) as f32;
+            *out = (factor * ((f64::from(logit) - max - log_sum).exp() - wanted)) as f32;
         }
     }
 }
 
-fn log_sum_exp(row: &[f32]) -> f64 {
+/// `m = max_c logit_c` and `ln Σ_c exp(logit_c − m)`.
+fn max_and_log_sum(row: &[f32]) -> (f64, f64) {
     let max = row.iter().fold(f64::NEG_INFINITY, |max, &x| max.max(x.into()));
-    max + row.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
+    (max, row.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln())
 }
 
 fn classes(logits: &[f32], labels: &[i64]) -> usize {

@@ -62,4 +62,5 @@ fn check(all: &[f32], ids: &[u32], chosen: &[f32], shape: Shape) {
     assert_eq!(all.len(), batch * rows * width, "gather: all rows");
     assert_eq!(ids.len(), batch * kept, "gather: ids");
     assert_eq!(chosen.len(), batch * kept * width, "gather: chosen rows");
+    assert!(ids.iter().all(|&id| (id as usize) < rows), "gather: an index");
 }

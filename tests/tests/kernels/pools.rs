@@ -3,6 +3,10 @@
 use std::sync::OnceLock;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use vitmae_testing::close::{Tolerance, assert_close};
+use vitmae_testing::draws::widen;
+use vitmae_testing::guarded::Guarded;
+use vitmae_testing::reference::reduce;
 
 /// The numbers of threads at which every kernel runs.
 const THREADS: [usize; 4] = [1, 2, 3, 8];
@@ -42,6 +46,52 @@ fn pools() -> &'static [ThreadPool; 4] {
             ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads")
         })
     })
+}
+
+/// Runs `kernel` on an output of poison between canaries, on every pool, and compares what it wrote.
+#[track_caller]
+pub(crate) fn assert_output(
+    name: &str,
+    expected: &[f64],
+    tolerance: Tolerance,
+    kernel: impl Fn(&mut [f32]) + Sync,
+) {
+    assert_output_over(name, None, expected, tolerance, kernel);
+}
+
+/// The same for a kernel that adds to its output if its second argument says so: over poison, and on top
+/// of values.
+#[track_caller]
+pub(crate) fn assert_sum(
+    name: &str,
+    expected: &[f64],
+    tolerance: Tolerance,
+    kernel: impl Fn(&mut [f32], bool) + Sync,
+) {
+    assert_output(name, expected, tolerance, |out| kernel(out, false));
+    let before: Vec<f32> = (0..expected.len()).map(|i| (i % 7) as f32 - 3.0).collect();
+    let on_top = reduce::add(expected, &widen(&before));
+    let name = format!("{name}, accumulated");
+    assert_output_over(&name, Some(&before), &on_top, tolerance, |out| kernel(out, true));
+}
+
+#[track_caller]
+fn assert_output_over(
+    name: &str,
+    before: Option<&[f32]>,
+    expected: &[f64],
+    tolerance: Tolerance,
+    kernel: impl Fn(&mut [f32]) + Sync,
+) {
+    let [found] = run(name, || {
+        let mut out = before.map_or_else(|| Guarded::poisoned(expected.len()), Guarded::filled);
+        kernel(out.slice());
+        [out.finish(name)]
+    });
+    // With nothing to compare, not panicking and not writing is what is asked.
+    if !expected.is_empty() {
+        assert_close(name, &found, expected, tolerance);
+    }
 }
 
 #[test]

@@ -1,0 +1,30 @@
+use criterion::Criterion;
+use vitmae_benches::{Rate, bench as add, flop};
+use vitmae_cpu::attention::{self, Shape};
+use vitmae_testing::draws::Draws;
+
+pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
+    let cases = [
+        ("encoder", Shape { batch: 8, tokens: 50, heads: 12, head_dim: 64 }),
+        ("encoder, all patches", Shape { batch: 8, tokens: 197, heads: 12, head_dim: 64 }),
+        ("decoder", Shape { batch: 8, tokens: 197, heads: 16, head_dim: 32 }),
+    ];
+    for (name, shape) in cases {
+        let Shape { batch, tokens, heads, head_dim } = shape;
+        let count = batch * tokens * heads * head_dim;
+        let mut draws = Draws::new(1);
+        let (qkv, dout) = (draws.vec_f32(3 * count), draws.vec_f32(count));
+        let (mut out, mut lse) = (vec![0.0; count], vec![0.0; batch * heads * tokens]);
+        let mut dqkv = vec![0.0; 3 * count];
+        let product = 2 * batch * heads * tokens * tokens * head_dim;
+        attention::forward(&qkv, None, shape, &mut out, &mut lse);
+        // Q·Kᵀ and P·V; going back also dP = dO·Vᵀ, dQ, dK, dV, and Q·Kᵀ once more.
+        let saved = (out.clone(), lse.clone());
+        add(criterion, "attention", &format!("{name} forward"), flop(2 * product), || {
+            attention::forward(&qkv, None, shape, &mut out, &mut lse);
+        });
+        add(criterion, "attention", &format!("{name} backward"), flop(5 * product), || {
+            attention::backward(&dout, &qkv, &saved.0, &saved.1, None, shape, &mut dqkv);
+        });
+    }
+}

@@ -1,0 +1,46 @@
+use criterion::Criterion;
+use vitmae_benches::{Rate, bench as add, flop};
+use vitmae_cpu::activation::Activation;
+use vitmae_cpu::gemm::Epilogue;
+use vitmae_cpu::linear::{self, Shape};
+use vitmae_testing::draws::Draws;
+
+/// Rows, inputs and outputs of a linear layer.
+const LAYERS: [(&str, [usize; 3]); 7] = [
+    ("encoder qkv", [400, 768, 2304]),
+    ("encoder fc1", [400, 768, 3072]),
+    ("encoder fc2", [400, 3072, 768]),
+    ("decoder qkv", [1576, 512, 1536]),
+    ("decoder fc1", [1576, 512, 2048]),
+    ("decoder fc2", [1576, 2048, 512]),
+    ("encoder fc1, one image", [50, 768, 3072]),
+];
+
+pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
+    for (name, [rows, inputs, outputs]) in LAYERS {
+        let shape = Shape { rows, inputs, outputs };
+        let mut draws = Draws::new(1);
+        let (x, weight) = (draws.vec_f32(rows * inputs), draws.vec_f32(outputs * inputs));
+        let (dy, bias) = (draws.vec_f32(rows * outputs), draws.vec_f32(outputs));
+        let (mut y, mut pre) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
+        let (mut dx, mut dweight) = (vec![0.0; rows * inputs], vec![0.0; outputs * inputs]);
+        let product = 2 * rows * inputs * outputs;
+        add(criterion, "gemm", &format!("{name} forward"), flop(product), || {
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            linear::forward(&x, &weight, epilogue, shape, &mut y);
+        });
+        if name.contains("fc1") {
+            add(criterion, "gemm", &format!("{name} forward with gelu"), flop(product), || {
+                let activation = Some((Activation::Gelu, &mut pre[..]));
+                let epilogue = Epilogue { bias: Some(&bias), activation, residual: None };
+                linear::forward(&x, &weight, epilogue, shape, &mut y);
+            });
+        }
+        add(criterion, "gemm", &format!("{name} backward input"), flop(product), || {
+            linear::backward_input(&dy, &weight, shape, &mut dx);
+        });
+        add(criterion, "gemm", &format!("{name} backward weight"), flop(product), || {
+            linear::backward_weight(&dy, &x, shape, &mut dweight, false);
+        });
+    }
+}

@@ -1,0 +1,37 @@
+use super::pools;
+use vitmae_cpu::gather::{self, Shape};
+use vitmae_testing::close::Tolerance;
+use vitmae_testing::draws::{Draws, widen};
+use vitmae_testing::error_model::tolerance_at;
+use vitmae_testing::reference::gather as reference;
+
+/// B, rows, K, D; more chosen than there are rows, so that some repeat.
+const SHAPES: [[usize; 4]; 6] =
+    [[1, 1, 1, 1], [2, 5, 3, 7], [3, 4, 9, 17], [2, 196, 49, 64], [33, 3, 2, 33], [2, 4, 0, 5]];
+
+#[test]
+fn forward_and_backward_equal_the_reference() {
+    let mut draws = Draws::new(1);
+    for [batch, rows, kept, width] in SHAPES {
+        let shape = Shape { batch, rows, kept, width };
+        let x = draws.vec_f32(batch * rows * width);
+        let dy = draws.vec_f32(batch * kept * width);
+        let ids: Vec<u32> = (0..batch * kept).map(|_| draws.integer(0..=rows - 1) as u32).collect();
+        let name = |what: &str| format!("{what} {shape:?}");
+        let expected = reference::forward(&widen(&x), &ids, batch, width);
+        pools::assert_output(&name("y"), &expected, Tolerance::EXACT, |y| {
+            gather::forward(&x, &ids, shape, y);
+        });
+        let expected = reference::backward(&widen(&dy), &ids, rows, batch, width);
+        pools::assert_output(&name("dx"), &expected, tolerance_at(kept, 3.0), |dx| {
+            gather::backward(&dy, &ids, shape, dx);
+        });
+    }
+}
+
+#[test]
+#[should_panic(expected = "gather: an index")]
+fn a_row_that_does_not_exist_is_refused() {
+    let shape = Shape { batch: 1, rows: 2, kept: 1, width: 1 };
+    gather::forward(&[0.0; 2], &[2], shape, &mut [0.0]);
+}
