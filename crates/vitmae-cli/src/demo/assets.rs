@@ -11,11 +11,18 @@ macro_rules! asset {
 }
 
 /// Photographs to train on, with how often each is drawn.
-const TRAIN: [((&str, &[u8]), usize); 10] = [
+const TRAIN: [((&str, &[u8]), usize); 17] = [
     (asset!("train/astronaut.jpg"), 6),
-    (asset!("train/dandelion.jpg"), 6),
-    (asset!("train/rocket.jpg"), 5),
-    (asset!("train/retina.jpg"), 3),
+    (asset!("train/dandelion.jpg"), 5),
+    (asset!("train/rocket.jpg"), 4),
+    (asset!("train/retina.jpg"), 2),
+    (asset!("train/acanthus.jpg"), 3),
+    (asset!("train/airplane.jpg"), 4),
+    (asset!("train/allium.jpg"), 3),
+    (asset!("train/alps.jpg"), 4),
+    (asset!("train/boats.jpg"), 4),
+    (asset!("train/canyon.jpg"), 4),
+    (asset!("train/home.jpg"), 4),
     (asset!("train/hubble.jpg"), 1),
     (asset!("train/brick.jpg"), 2),
     (asset!("train/cell.jpg"), 1),

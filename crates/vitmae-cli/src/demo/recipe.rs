@@ -1,4 +1,8 @@
-//! The demo's model and training, tuned so that two cores need about two minutes.
+//! The demo's model and training, tuned so that two cores with AVX2 need about four minutes.
+//!
+//! Tried on held-out photographs: three decoder blocks are worth more than a fourth encoder block; patches of
+//! a tenth of the image more than of an eighth; small batches more than large ones of as many images; a higher
+//! learning rate reconstructs a little better and makes worse features.
 
 use std::path::Path;
 
@@ -10,17 +14,17 @@ use vitmae_trainer::{AdamWOptions, PretrainConfig, Resume};
 use crate::exit::Usage;
 
 /// Updates of the pre-training.
-pub const STEPS: u64 = 1200;
+pub const STEPS: u64 = 1600;
 /// Evaluations on the way, each after an equal part of the run.
 const EVALUATIONS: u64 = 20;
 /// Images of an update.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 /// One sample in this many is a digit, the others are crops of photographs.
 pub const DIGIT_EVERY: usize = 4;
 /// Side of the images in pixels.
-const SIDE: usize = 64;
+const SIDE: usize = 80;
 /// Highest learning rate.
-const LR: f64 = 1.5e-3;
+const LR: f64 = 1.1e-3;
 
 /// The settings of the whole run.
 pub fn settings(out: &Path, seed: u64, steps: u64) -> Result<PretrainConfig, Usage> {
@@ -31,7 +35,7 @@ pub fn settings(out: &Path, seed: u64, steps: u64) -> Result<PretrainConfig, Usa
     let defaults = PretrainConfig::new(model(), out.join("training"));
     Ok(PretrainConfig {
         processor: processor(),
-        crop_scale: (0.05, 1.0),
+        crop_scale: (0.3, 1.0),
         batch_size: BATCH,
         epochs: EVALUATIONS,
         lr: Some(LR),
@@ -56,11 +60,11 @@ pub fn samples(steps: u64) -> usize {
 fn model() -> VitMaeConfig {
     VitMaeConfig {
         hidden_size: 128,
-        num_hidden_layers: 4,
+        num_hidden_layers: 3,
         num_attention_heads: 4,
         intermediate_size: 512,
         decoder_hidden_size: 96,
-        decoder_num_hidden_layers: 2,
+        decoder_num_hidden_layers: 3,
         decoder_num_attention_heads: 3,
         decoder_intermediate_size: 384,
         image_size: (SIDE, SIDE),
