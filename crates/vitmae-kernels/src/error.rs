@@ -1,0 +1,26 @@
+//! What can go wrong on a device.
+
+use crate::Dtype;
+
+/// An error of a launch or of a transfer.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The device, its driver or a compiler refused a launch, or memory ran out. A failed launch shows here
+    /// when the values that it should have written are read.
+    #[error("device: {0}")]
+    Device(String),
+    /// The device cannot do it.
+    #[error("{op}: {dtype} is not supported by this device")]
+    Unsupported {
+        /// The operation.
+        op: &'static str,
+        /// The type that the device lacks.
+        dtype: Dtype,
+    },
+}
+
+impl From<cubecl::server::ServerError> for KernelError {
+    fn from(error: cubecl::server::ServerError) -> Self {
+        Self::Device(format!("{error:?}"))
+    }
+}

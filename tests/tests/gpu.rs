@@ -1,0 +1,8 @@
+//! Every GPU kernel against its f64 reference and its CPU twin: ragged shapes, poisoned outputs between
+//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed; tolerances follow the error model of
+//! `docs/numerics.md`.
+
+mod gpu {
+    pub(crate) mod device;
+    mod reduce;
+}
