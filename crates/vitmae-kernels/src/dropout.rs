@@ -68,13 +68,7 @@ pub fn keep(client: &Client, dropout: &Dropout, keep: &Array) {
 ///
 /// # Panics
 /// If lengths or types differ.
-pub fn forward(
-    client: &Client,
-    x: &Array,
-    residual: Option<&Array>,
-    dropout: &Dropout,
-    y: &Array,
-) {
+pub fn forward(client: &Client, x: &Array, residual: Option<&Array>, dropout: &Dropout, y: &Array) {
     assert!(x.len == y.len && x.dtype == y.dtype, "dropout: y");
     if let Some(residual) = residual {
         assert!(x.len == residual.len && x.dtype == residual.dtype, "dropout: residual");
@@ -172,7 +166,7 @@ fn forward_kernel<F: Float, N: Size>(
             let mut keep = Vector::<f32, N>::empty();
             #[unroll]
             for lane in 0..size {
-                keep.insert(lane, scales.extract(part * size + lane));
+                keep.insert(lane, scales.extract(comptime!(part * size + lane)));
             }
             let mut out = Vector::<f32, N>::cast_from(x[at]) * keep;
             if comptime!(has_residual) {

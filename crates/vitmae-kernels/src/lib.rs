@@ -19,10 +19,21 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "formulas index with brackets")]
 
+pub mod activation;
+pub mod adamw;
 mod array;
+pub mod cross_entropy;
+pub mod decoder_assembly;
 mod device;
 pub mod dropout;
+pub mod encoder_assembly;
 mod error;
+pub mod gather;
+pub mod interpolation;
+mod launch;
+pub mod loss;
+pub mod norm;
+pub mod patches;
 mod random;
 pub mod reduce;
 
