@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
 use vitmae_kernels::cubecl::device::WgpuDeviceKind;
 use vitmae_kernels::cubecl::prelude::*;
 use vitmae_kernels::cubecl::{self, server::Handle};
@@ -32,6 +33,25 @@ pub(crate) fn dtypes(client: &Client) -> Vec<Dtype> {
         println!("SKIPPED {dtype}: the device has no such type");
     }
     has
+}
+
+/// `values` as they are after they were stored as `dtype`.
+pub(crate) fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
+    let round = |&value: &f32| match dtype {
+        Dtype::F32 => value,
+        Dtype::F16 => f16::from_f32(value).to_f32(),
+        Dtype::BF16 => bf16::from_f32(value).to_f32(),
+    };
+    values.iter().map(round).collect()
+}
+
+/// Largest relative error of a value that is stored as `dtype` instead of f32.
+pub(crate) fn rounding(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 0.0,
+        Dtype::F16 => 1.0 / f64::from(1 << 11),
+        Dtype::BF16 => 1.0 / f64::from(1 << 8),
+    }
 }
 
 /// A NaN in every type, around the output.
@@ -149,7 +169,11 @@ fn an_unwritten_value_fails() {
 fn a_write_behind_the_output_fails() {
     let client = client();
     let out = Canary::filled(&client, &[1.0, 2.0]);
-    let longer = Array { handle: out.whole.clone().offset_start(out.margin as u64), len: 3, dtype: Dtype::F32 };
+    let longer = Array {
+        handle: out.whole.clone().offset_start(out.margin as u64),
+        len: 3,
+        dtype: Dtype::F32,
+    };
     let ones = Array::from_f32(&client, &[1.0; 3]);
     vitmae_kernels::reduce::add(&client, &ones, &ones, &longer);
     out.finish(&client, "out");

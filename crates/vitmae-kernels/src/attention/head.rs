@@ -1,0 +1,111 @@
+//! Where the rows of a head lie, and the noise of its dropout.
+
+use cubecl::prelude::*;
+
+use super::tiles::Tiles;
+use crate::Dropout;
+use crate::random::philox4x32;
+
+/// The head of a cube and its tile of rows. Offsets are in vectors of [`Tiles::vector`].
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Head {
+    /// Whether the cube has anything to do.
+    pub(super) live: bool,
+    /// First row of the tile.
+    pub(super) first: usize,
+    batch: usize,
+    head: usize,
+    tokens: usize,
+    heads: usize,
+    #[cube(comptime)]
+    tiles: Tiles,
+}
+
+#[cube]
+impl Head {
+    /// Cubes are numbered by image, head and tile of rows, the last one fastest.
+    pub(super) fn of_cube(
+        batch: usize,
+        tokens: usize,
+        heads: usize,
+        #[comptime] tiles: Tiles,
+    ) -> Head {
+        let per_head = tokens.div_ceil(tiles.rows().runtime());
+        let index = CUBE_POS / per_head;
+        Head {
+            live: index < batch * heads,
+            first: CUBE_POS % per_head * tiles.rows(),
+            batch: index / heads,
+            head: index % heads,
+            tokens,
+            heads,
+            tiles,
+        }
+    }
+
+    /// Vectors of a row of the head.
+    fn vectors(&self) -> comptime_type!(usize) {
+        comptime!(self.tiles.head_dim / self.tiles.vector)
+    }
+
+    /// Where row 0 of q (0), k (1) or v (2) starts in a matrix `[B, N, 3D]`.
+    pub(super) fn packed(&self, part: usize) -> usize {
+        let start = self.batch * self.tokens * self.packed_stride();
+        start + (part * self.heads + self.head) * self.vectors()
+    }
+
+    /// From one row to the next in a matrix `[B, N, 3D]`.
+    pub(super) fn packed_stride(&self) -> usize {
+        3 * self.heads * self.vectors()
+    }
+
+    /// Where row `token` starts in a matrix `[B, N, D]`.
+    pub(super) fn output(&self, token: usize) -> usize {
+        ((self.batch * self.tokens + token) * self.heads + self.head) * self.vectors()
+    }
+
+    /// From one row to the next in a matrix `[B, N, D]`.
+    pub(super) fn output_stride(&self) -> usize {
+        self.heads * self.vectors()
+    }
+
+    /// Index of row `token` in `[B, A, N]`.
+    pub(super) fn row(&self, token: usize) -> usize {
+        (self.batch * self.heads + self.head) * self.tokens + token
+    }
+}
+
+/// What a kernel needs to know of [`Dropout`].
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Noise {
+    key0: u32,
+    key1: u32,
+    threshold: u32,
+    scale: f32,
+}
+
+impl Noise {
+    /// The argument of a launch; without dropout the kernel does not look at it.
+    pub(super) fn arg(dropout: Option<&Dropout>) -> NoiseLaunch {
+        let dropout = dropout.copied().unwrap_or(Dropout { rate: 0.0, key: [0; 2] });
+        NoiseLaunch::new(dropout.key[0], dropout.key[1], dropout.threshold(), dropout.scale())
+    }
+}
+
+#[cube]
+impl Noise {
+    /// The scale of the probability in row `row` of `[B, A, N]` at `column`: its index row·N + column may
+    /// need more than 32 bits.
+    pub(super) fn keep(&self, row: usize, column: usize, tokens: usize) -> f32 {
+        let product = row as u32 * tokens as u32;
+        let low = product + column as u32;
+        let carry = select(low < product, 1u32, 0u32);
+        let high = u32::mul_hi(row as u32, tokens as u32) + carry;
+        let (group_low, group_high) = ((low >> 2) | (high << 30), high >> 2);
+        let words = philox4x32(self.key0, self.key1, group_low, group_high, 0u32, 2u32);
+        let even = select((low & 2) == 0, words.0, words.2);
+        let odd = select((low & 2) == 0, words.1, words.3);
+        let word = select((low & 1) == 0, even, odd);
+        select(word < self.threshold, 0.0f32, self.scale)
+    }
+}
