@@ -3,6 +3,8 @@
 //! `docs/numerics.md`.
 
 mod gpu {
+    mod attention;
     pub(crate) mod device;
+    mod layer_norm;
     mod reduce;
 }

@@ -22,6 +22,7 @@
 pub mod activation;
 pub mod adamw;
 mod array;
+pub mod attention;
 pub mod cross_entropy;
 pub mod decoder_assembly;
 mod device;
@@ -31,11 +32,13 @@ mod error;
 pub mod gather;
 pub mod interpolation;
 mod launch;
+pub mod layer_norm;
 pub mod loss;
 pub mod norm;
 pub mod patches;
 mod random;
 pub mod reduce;
+mod team;
 
 pub use array::{Array, Dtype, Ids};
 pub use cubecl;
