@@ -3,8 +3,20 @@
 //! `docs/numerics.md`.
 
 mod gpu {
+    mod activation;
+    mod adamw;
     mod attention;
+    mod cross_entropy;
+    mod decoder_assembly;
     pub(crate) mod device;
+    mod dropout;
+    mod encoder_assembly;
+    mod gather;
+    mod interpolation;
     mod layer_norm;
+    mod loss;
+    mod norm;
+    pub(crate) mod output;
+    mod patches;
     mod reduce;
 }

@@ -49,6 +49,9 @@ impl fmt::Display for Dtype {
     }
 }
 
+/// Fewest bytes of a buffer: a vector of four f32.
+const SMALLEST: usize = 16;
+
 /// Values on a device; a clone shares the memory.
 #[derive(Clone, Debug)]
 pub struct Array {
@@ -63,8 +66,9 @@ pub struct Array {
 impl Array {
     /// Uninitialised values.
     pub fn empty(client: &Client, len: usize, dtype: Dtype) -> Self {
-        // A buffer without a byte cannot be bound.
-        Self { handle: client.empty(len.max(1) * dtype.size()), len, dtype }
+        // A buffer is bound although it may have no values, and must hold a vector of them then.
+        let bytes = (len * dtype.size()).max(SMALLEST);
+        Self { handle: client.empty(bytes), len, dtype }
     }
 
     /// A copy of `values` on the device.
@@ -128,7 +132,7 @@ pub struct Ids {
 impl Ids {
     /// Uninitialised ids.
     pub fn empty(client: &Client, len: usize) -> Self {
-        Self { handle: client.empty(len.max(1) * size_of::<u32>()), len }
+        Self { handle: client.empty((len * size_of::<u32>()).max(SMALLEST)), len }
     }
 
     /// A copy of `ids` on the device.
