@@ -36,7 +36,7 @@ impl Capabilities {
         let same_size = hardware.plane_size_min == hardware.plane_size_max;
         let has_planes = features.plane.contains(Plane::Ops) && same_size;
         let usable = |dtype: Dtype| {
-            let usage = properties.type_usage(dtype.elem().into());
+            let usage = properties.type_usage(dtype.elem());
             usage.contains(TypeUsage::Buffer) && usage.contains(TypeUsage::Conversion)
         };
         Self {
@@ -80,7 +80,7 @@ pub fn cube_count(cubes: usize, capabilities: &Capabilities) -> CubeCount {
 }
 
 /// The sides of [`cube_count`].
-fn fold(cubes: usize, (max_x, max_y, max_z): (u32, u32, u32)) -> (u32, u32, u32) {
+pub(crate) fn fold(cubes: usize, (max_x, max_y, max_z): (u32, u32, u32)) -> (u32, u32, u32) {
     let z = cubes.div_ceil(max_x as usize * max_y as usize).max(1);
     let y = cubes.div_ceil(z * max_x as usize).max(1);
     let x = cubes.div_ceil(z * y);

@@ -55,6 +55,7 @@ pub fn forward(
 ///
 /// # Panics
 /// If a length or a type does not fit.
+#[allow(clippy::too_many_arguments, reason = "the arguments of the CPU twin")]
 pub fn backward(
     client: &Client,
     dout: &Array,

@@ -2,7 +2,8 @@
 
 use cubecl::prelude::*;
 
-use crate::{Capabilities, Client, cube_count};
+use crate::Client;
+use crate::device::fold;
 
 /// Units of a cube, where nothing is shared between them.
 const UNITS: u32 = 256;
@@ -12,14 +13,20 @@ pub(crate) const ROW_UNITS: u32 = 256;
 
 /// At least `count` units; kernels number them by `ABSOLUTE_POS` and stop at the end of their data.
 pub(crate) fn elements(client: &Client, count: usize) -> (CubeCount, CubeDim) {
-    let capabilities = Capabilities::of(client);
-    let units = UNITS.min(capabilities.max_units);
-    (cube_count(count.div_ceil(units as usize), &capabilities), CubeDim::new_1d(units))
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube);
+    (cubes(client, count.div_ceil(units as usize)), CubeDim::new_1d(units))
 }
 
 /// At least `count` cubes of [`ROW_UNITS`] units; kernels number them by `CUBE_POS`.
 pub(crate) fn rows(client: &Client, count: usize) -> (CubeCount, CubeDim) {
-    (cube_count(count, &Capabilities::of(client)), CubeDim::new_1d(ROW_UNITS))
+    (cubes(client, count), CubeDim::new_1d(ROW_UNITS))
+}
+
+/// [`crate::cube_count`] without a look at all that the device can do, which takes longer than a launch of
+/// these small kernels should.
+pub(crate) fn cubes(client: &Client, count: usize) -> CubeCount {
+    let (x, y, z) = fold(count, client.properties().hardware.max_cube_count);
+    CubeCount::Static(x, y, z)
 }
 
 /// How many values of rows of `width` a unit loads at once.

@@ -218,8 +218,8 @@ fn im2col_kernel<I: Float, O: Float>(
     height: u32,
     width: u32,
     #[comptime] tiling: Tiling,
-    #[define(I)] _pixels: ElemType,
-    #[define(O)] _rows: ElemType,
+    #[define(I)] _from: ElemType,
+    #[define(O)] _to: ElemType,
 ) {
     let i = ABSOLUTE_POS;
     if i < len as usize {

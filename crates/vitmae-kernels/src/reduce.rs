@@ -5,7 +5,7 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::{Array, Capabilities, Client, Dtype, cube_count, launch};
+use crate::{Array, Client, Dtype, launch};
 
 /// Columns of a cube of a column sum: neighbouring units load neighbouring columns.
 pub(crate) const COLUMNS: u32 = 32;
@@ -37,7 +37,7 @@ impl Parts {
 /// numbered first, then parts.
 pub(crate) fn tiles(client: &Client, parts: usize, width: usize) -> (CubeCount, CubeDim) {
     let cubes = parts * width.div_ceil(COLUMNS as usize);
-    (cube_count(cubes, &Capabilities::of(client)), CubeDim::new_2d(COLUMNS, LANES))
+    (launch::cubes(client, cubes), CubeDim::new_2d(COLUMNS, LANES))
 }
 
 /// Column sums: `out[d] = Σ_n x[n, d]`; `accumulate` adds them to what is there.
@@ -303,7 +303,7 @@ fn sum_kernel<F: Float>(
     #[comptime] accumulate: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tiles = (width + COLUMNS - 1) / COLUMNS;
+    let tiles = width.div_ceil(COLUMNS);
     let part = CUBE_POS as u32 / tiles;
     let column = CUBE_POS as u32 % tiles * COLUMNS + UNIT_POS_X;
     let behind = (part + 1) * per_part;

@@ -52,7 +52,7 @@ pub(super) fn derivative(x: f32, #[comptime] activation: Activation) -> f32 {
         Activation::Gelu => gelu_slope(x),
         Activation::Gelu10 => {
             let y = x * normal_cdf(x);
-            select(y > 10.0f32 || y < -10.0f32, 0.0f32, gelu_slope(x))
+            select(f32::abs(y) > 10.0f32, 0.0f32, gelu_slope(x))
         }
         Activation::GeluTanh => {
             let t = tanh(gelu_inner(x));
