@@ -1,8 +1,9 @@
-use super::device::{client, dtypes, rounded};
+use super::device::{Canary, client, dtypes, rounded};
 use super::output::assert_output;
 use vitmae_cpu::loss as cpu;
 use vitmae_kernels::loss::{self, Target};
 use vitmae_kernels::{Array, Dtype};
+use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
 use vitmae_testing::reference::loss as reference;
@@ -82,6 +83,19 @@ fn forward_and_backward_equal_the_reference() {
             });
         }
     }
+}
+
+/// One dimension of a launch has 65 535 cubes at most on many devices; a cube handles a patch.
+#[test]
+fn more_patches_than_one_dimension_holds_are_normalised() {
+    let (client, rows) = (client(), 65_537);
+    let patches: Vec<f32> = (0..3 * rows).map(|i| (i % 1009) as f32 / 100.0).collect();
+    let on_patches = Array::from_f32(&client, &patches);
+    let out = Canary::poisoned(&client, 3 * rows, Dtype::F32);
+    loss::normalise_targets(&client, &on_patches, 3, Target::Normalised, out.array());
+    let expected = reference::targets(&widen(&patches), 3, reference::Target::Normalised);
+    let found = out.finish(&client, "targets");
+    assert_close("targets", &found, &expected, tolerance_at(7, 100.0));
 }
 
 #[test]

@@ -1,7 +1,8 @@
-use super::device::{client, dtypes, rounded};
+use super::device::{Canary, client, dtypes, rounded};
 use super::output::{assert_output, assert_sum};
 use vitmae_cpu::reduce as cpu;
-use vitmae_kernels::{Array, reduce};
+use vitmae_kernels::{Array, Dtype, reduce};
+use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
 use vitmae_testing::reference::reduce as reference;
@@ -26,6 +27,19 @@ fn sums_of_rows_equal_the_reference() {
             });
         }
     }
+}
+
+/// One dimension of a launch has 65 535 cubes at most on many devices.
+#[test]
+fn more_cubes_than_one_dimension_holds_do_their_work() {
+    let client = client();
+    let width = 65_536 * 32 + 1;
+    let x: Vec<f32> = (0..2 * width).map(|i| (i % 1009) as f32).collect();
+    let on_x = Array::from_f32(&client, &x);
+    let sums = Canary::poisoned(&client, width, Dtype::F32);
+    reduce::sum_rows(&client, &on_x, sums.array(), false);
+    let expected = reference::sum_columns(&widen(&x), width);
+    assert_close("sums", &sums.finish(&client, "sums"), &expected, tolerance_at(2, 4.0));
 }
 
 #[test]
