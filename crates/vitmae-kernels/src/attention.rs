@@ -6,13 +6,14 @@
 //! A cube takes a tile of queries of one head through all tiles of keys, with a running maximum and sum, so
 //! that no matrix of scores exists (FlashAttention, arXiv:2205.14135). Heads are read from the packed rows
 //! and written to rows of the output without a transpose. Cubes are small, so that 50 tokens and twelve
-//! heads already make 24 of them an image.
+//! heads already make 24 of them an image. f16 and bf16 go to matrix units where the device has them.
 //!
 //! Source: `eager_attention_forward` of transformers 4.57.6, `modeling_vit_mae.py`.
 //! Oracle: `vitmae_testing::reference::attention`; CPU twin: `vitmae_cpu::attention`.
 
 mod backward;
 mod head;
+mod matrix;
 mod probabilities;
 mod softmax;
 mod tiles;
@@ -24,6 +25,7 @@ use cubecl::prelude::*;
 use crate::{Array, Capabilities, Client, Dropout, Dtype, cube_count};
 pub use backward::backward;
 use head::{Head, Noise};
+use matrix::Matrices;
 pub use probabilities::probabilities;
 use softmax::{largest_of_row, sum_of_row};
 use tiles::{Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write};
@@ -94,6 +96,10 @@ pub fn forward(
         return;
     }
     let capabilities = Capabilities::of(client);
+    if let Some(plan) = Matrices::choose(shape.head_dim, qkv.dtype, 1, &capabilities) {
+        matrix::forward::forward(client, qkv, dropout, shape, out, lse, plan, &capabilities);
+        return;
+    }
     let tiles = Tiles::choose(shape.head_dim, 1, 1, &capabilities);
     // SAFETY: guarded by the number of cubes, tokens and the head's width.
     unsafe {
@@ -134,7 +140,7 @@ fn forward_kernel<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let tokens = tokens as usize;
-    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles);
+    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
     }

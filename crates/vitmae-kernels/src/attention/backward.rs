@@ -6,6 +6,7 @@ use cubecl::prelude::*;
 
 use super::Shape;
 use super::head::{Head, Noise};
+use super::matrix::{self, Matrices};
 use super::tiles::{Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write};
 use crate::team::{Team, team_sum};
 use crate::{Array, Capabilities, Client, Dropout, Dtype, cube_count};
@@ -66,6 +67,21 @@ pub fn backward(
             team,
             qkv.dtype.elem(),
         );
+    }
+    if let Some(plan) = Matrices::choose(shape.head_dim, qkv.dtype, 2, &capabilities) {
+        matrix::backward::backward(
+            client,
+            dout,
+            qkv,
+            lse,
+            &delta,
+            dropout,
+            shape,
+            dqkv,
+            plan,
+            &capabilities,
+        );
+        return;
     }
     let tiles = Tiles::choose(shape.head_dim, 2, 1, &capabilities);
     let cubes = cube_count(shape.cubes(tiles.rows()), &capabilities);
@@ -166,7 +182,7 @@ fn queries_kernel<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let tokens = tokens as usize;
-    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles);
+    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
     }
@@ -256,7 +272,7 @@ fn keys_kernel<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let tokens = tokens as usize;
-    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles);
+    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
     }

@@ -2,11 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::tiles::Tiles;
 use crate::Dropout;
 use crate::random::philox4x32;
 
-/// The head of a cube and its tile of rows. Offsets are in vectors of [`Tiles::vector`].
+/// The head of a cube and its tile of rows. Offsets are in vectors.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Head {
     /// Whether the cube has anything to do.
@@ -17,56 +16,53 @@ pub(super) struct Head {
     head: usize,
     tokens: usize,
     heads: usize,
+    /// Vectors of a row of the head.
     #[cube(comptime)]
-    tiles: Tiles,
+    vectors: usize,
 }
 
 #[cube]
 impl Head {
-    /// Cubes are numbered by image, head and tile of rows, the last one fastest.
+    /// Cubes are numbered by image, head and tile of `rows` rows, the last one fastest.
     pub(super) fn of_cube(
         batch: usize,
         tokens: usize,
         heads: usize,
-        #[comptime] tiles: Tiles,
+        #[comptime] rows: usize,
+        #[comptime] vectors: usize,
     ) -> Head {
-        let per_head = tokens.div_ceil(tiles.rows().runtime());
+        let per_head = tokens.div_ceil(rows.runtime());
         let index = CUBE_POS / per_head;
         Head {
             live: index < batch * heads,
-            first: CUBE_POS % per_head * tiles.rows(),
+            first: CUBE_POS % per_head * rows,
             batch: index / heads,
             head: index % heads,
             tokens,
             heads,
-            tiles,
+            vectors,
         }
-    }
-
-    /// Vectors of a row of the head.
-    fn vectors(&self) -> comptime_type!(usize) {
-        comptime!(self.tiles.head_dim / self.tiles.vector)
     }
 
     /// Where row 0 of q (0), k (1) or v (2) starts in a matrix `[B, N, 3D]`.
     pub(super) fn packed(&self, part: usize) -> usize {
         let start = self.batch * self.tokens * self.packed_stride();
-        start + (part * self.heads + self.head) * self.vectors()
+        start + (part * self.heads + self.head) * self.vectors
     }
 
     /// From one row to the next in a matrix `[B, N, 3D]`.
     pub(super) fn packed_stride(&self) -> usize {
-        3 * self.heads * self.vectors()
+        3 * self.heads * self.vectors
     }
 
     /// Where row `token` starts in a matrix `[B, N, D]`.
     pub(super) fn output(&self, token: usize) -> usize {
-        ((self.batch * self.tokens + token) * self.heads + self.head) * self.vectors()
+        ((self.batch * self.tokens + token) * self.heads + self.head) * self.vectors
     }
 
     /// From one row to the next in a matrix `[B, N, D]`.
     pub(super) fn output_stride(&self) -> usize {
-        self.heads * self.vectors()
+        self.heads * self.vectors
     }
 
     /// Index of row `token` in `[B, A, N]`.

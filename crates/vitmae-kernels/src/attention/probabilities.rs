@@ -68,7 +68,7 @@ fn probabilities_kernel<F: Float, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     let tokens = tokens as usize;
-    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles);
+    let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
     }

@@ -85,6 +85,11 @@ impl Tiles {
         4 * self.lanes
     }
 
+    /// Vectors of a row of a head, as they are read from memory.
+    pub(super) fn vectors(&self) -> usize {
+        self.head_dim / self.vector
+    }
+
     /// Vectors of four in a row of a head.
     pub(super) fn fours(&self) -> usize {
         self.head_dim.div_ceil(4)
@@ -210,7 +215,7 @@ fn read<F: Float, N: Size>(
         #[unroll]
         for part in 0..parts {
             let at = column * parts + part;
-            if at < tiles.head_dim / tiles.vector {
+            if at < tiles.vectors() {
                 let read = Vector::<f32, N>::cast_from(from[start + at]);
                 #[unroll]
                 for i in 0..tiles.vector {
@@ -238,7 +243,7 @@ pub(super) fn write<F: Float, N: Size>(
         #[unroll]
         for part in 0..parts {
             let at = column * parts + part;
-            if at < tiles.head_dim / tiles.vector {
+            if at < tiles.vectors() {
                 let mut written = Vector::<F, N>::empty();
                 #[unroll]
                 for i in 0..tiles.vector {
