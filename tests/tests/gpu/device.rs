@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use vitmae_kernels::cubecl::device::WgpuDeviceKind;
 use vitmae_kernels::cubecl::prelude::*;
 use vitmae_kernels::cubecl::{self, server::Handle};
-use vitmae_kernels::{Array, Capabilities, Client, Dtype, Ids};
+use vitmae_kernels::{Array, Capabilities, Client, Dtype};
 
 /// Mesa's software Vulkan: the same device on every machine, whatever GPU it has.
 ///
@@ -24,6 +24,7 @@ pub(crate) fn client() -> Client {
 }
 
 /// The types of activations that the device has; those that it lacks are named.
+#[allow(clippy::print_stdout, reason = "a test that skips something says so")]
 pub(crate) fn dtypes(client: &Client) -> Vec<Dtype> {
     let capabilities = Capabilities::of(client);
     let (has, lacks) = [Dtype::F32, Dtype::F16, Dtype::BF16]
@@ -94,11 +95,6 @@ impl Canary {
     /// The output, to hand to the launcher.
     pub(crate) fn array(&self) -> &Array {
         &self.array
-    }
-
-    /// The same as row numbers.
-    pub(crate) fn ids(&self) -> Ids {
-        Ids { handle: self.array.handle.clone(), len: self.array.len }
     }
 
     /// The output after the kernel has run.

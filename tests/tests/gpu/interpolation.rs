@@ -7,8 +7,11 @@ use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
 use vitmae_testing::reference::interpolation as reference;
 
+/// Rows and columns.
+type Grid = (usize, usize);
+
 /// From a grid to a grid, and a width: the same size, larger, smaller, other proportions, one row.
-const CASES: [((usize, usize), (usize, usize), usize); 8] = [
+const CASES: [(Grid, Grid, usize); 8] = [
     ((1, 1), (1, 1), 1),
     ((1, 1), (3, 2), 5),
     ((4, 4), (4, 4), 17),
