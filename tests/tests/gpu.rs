@@ -11,9 +11,13 @@ mod gpu {
     pub(crate) mod device;
     mod dropout;
     mod encoder_assembly;
+    mod failures;
     mod gather;
+    mod gemm;
+    pub(crate) mod half;
     mod interpolation;
     mod layer_norm;
+    mod linear;
     mod loss;
     mod norm;
     pub(crate) mod output;

@@ -17,6 +17,14 @@ pub enum KernelError {
         /// The type that the device lacks.
         dtype: Dtype,
     },
+    /// An algorithm that the caller asked for does not suit the device or the shape; nothing was launched.
+    #[error("{op}: {reason}")]
+    Refused {
+        /// The operation.
+        op: &'static str,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl From<cubecl::server::ServerError> for KernelError {
