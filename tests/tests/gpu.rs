@@ -14,7 +14,6 @@ mod gpu {
     mod failures;
     mod gather;
     mod gemm;
-    pub(crate) mod half;
     mod interpolation;
     mod layer_norm;
     mod linear;
@@ -23,4 +22,5 @@ mod gpu {
     pub(crate) mod output;
     mod patches;
     mod reduce;
+    mod training;
 }
