@@ -209,13 +209,13 @@ fn forward_kernel<F: Float, N: Size>(
             #[unroll]
             for j in 0..4 {
                 if key + j < tokens {
-                    let mut p = (scores[4 * i + j] - most).exp();
+                    let p = (scores[4 * i + j] - most).exp();
                     sum[i] += p;
-                    if comptime!(dropout) {
-                        p *= noise.keep(head.row(head.first + row(i, tiles)), key + j, tokens);
-                    }
                     weight.insert(j, p);
                 }
+            }
+            if comptime!(dropout) {
+                weight *= noise.keep_four(head.row(head.first + row(i, tiles)), key, tokens);
             }
             weights[row(i, tiles) * tiles.weight_stride() + lane] = weight;
         }

@@ -100,7 +100,10 @@ mod tests {
         for cubes in 1..729 {
             let (x, y, z) = fold(cubes, (9, 9, 9));
             let started = (x * y * z) as usize;
-            assert!(x <= 9 && y <= 9 && z <= 9 && started >= cubes && started < cubes + 27, "{cubes}");
+            assert!(
+                x <= 9 && y <= 9 && z <= 9 && started >= cubes && started < cubes + 27,
+                "{cubes}"
+            );
         }
     }
 

@@ -111,7 +111,7 @@ fn check(draws: &mut Draws, dropout: Option<&Dropout>, shape: Shape, dtype: Dtyp
 fn forward_backward_and_probabilities_equal_the_reference() {
     let (client, mut draws) = (device::client(), Draws::new(1));
     for dtype in device::dtypes(&client) {
-        for shape in SHAPES.map(shape) {
+        for shape in device::some(&SHAPES.map(shape), dtype) {
             check(&mut draws, None, shape, dtype);
         }
     }

@@ -231,19 +231,24 @@ fn queries_kernel<F: Float, N: Size>(
         let key = first + 4 * lane;
         #[unroll]
         for i in 0..per_unit {
+            let token = head.first + row(i, tiles);
             let mut weight = Four::new(0.0f32);
             #[unroll]
             for j in 0..4 {
                 if key + j < tokens {
-                    let p = (scores[4 * i + j] * scale - row_lse[i]).exp();
-                    let mut gradient = dp[4 * i + j];
-                    if comptime!(dropout) {
-                        gradient *=
-                            noise.keep(head.row(head.first + row(i, tiles)), key + j, tokens);
-                    }
-                    weight.insert(j, p * (gradient - row_delta[i]) * scale);
+                    let p = (scores[4 * i + j] * scale - row_lse[i]).exp() * scale;
+                    weight.insert(j, p);
                 }
             }
+            let mut gradient = Four::empty();
+            #[unroll]
+            for j in 0..4 {
+                gradient.insert(j, dp[4 * i + j]);
+            }
+            if comptime!(dropout) {
+                gradient *= noise.keep_four(head.row(token), key, tokens);
+            }
+            weight *= gradient - Four::new(row_delta[i]);
             weights[row(i, tiles) * tiles.weight_stride() + lane] = weight;
         }
         sync_cube();

@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 
+use super::tiles::Four;
 use crate::Dropout;
 use crate::random::philox4x32;
 
@@ -90,18 +91,53 @@ impl Noise {
 
 #[cube]
 impl Noise {
-    /// The scale of the probability in row `row` of `[B, A, N]` at `column`: its index row·N + column may
-    /// need more than 32 bits.
+    /// The scale of the probability in row `row` of `[B, A, N]` at `column`.
     pub(super) fn keep(&self, row: usize, column: usize, tokens: usize) -> f32 {
-        let product = row as u32 * tokens as u32;
-        let low = product + column as u32;
-        let carry = select(low < product, 1u32, 0u32);
-        let high = u32::mul_hi(row as u32, tokens as u32) + carry;
-        let (group_low, group_high) = ((low >> 2) | (high << 30), high >> 2);
-        let words = philox4x32(self.key0, self.key1, group_low, group_high, 0u32, 2u32);
-        let even = select((low & 2) == 0, words.0, words.2);
-        let odd = select((low & 2) == 0, words.1, words.3);
-        let word = select((low & 1) == 0, even, odd);
+        let (low, high) = index(row, column, tokens);
+        let words = self.words(low >> 2, high, 0u32);
+        self.scale_of(pick(low & 3, words.0, words.1, words.2, words.3))
+    }
+
+    /// The scales at `column` to `column + 3`, which lie in two draws.
+    pub(super) fn keep_four(&self, row: usize, column: usize, tokens: usize) -> Four {
+        let (low, high) = index(row, column, tokens);
+        let a = self.words(low >> 2, high, 0u32);
+        let b = self.words(low >> 2, high, 1u32);
+        let at = low & 3;
+        let mut scales = Four::empty();
+        scales.insert(0usize, self.scale_of(pick(at, a.0, a.1, a.2, a.3)));
+        scales.insert(1usize, self.scale_of(pick(at, a.1, a.2, a.3, b.0)));
+        scales.insert(2usize, self.scale_of(pick(at, a.2, a.3, b.0, b.1)));
+        scales.insert(3usize, self.scale_of(pick(at, a.3, b.0, b.1, b.2)));
+        scales
+    }
+
+    /// Draw `next` after that of the index whose lower half is 4·`quarter` and whose upper half is `high`.
+    fn words(&self, quarter: u32, high: u32, next: u32) -> (u32, u32, u32, u32) {
+        let group = quarter | (high << 30);
+        let low = group + next;
+        let carry = select(low < group, 1u32, 0u32);
+        philox4x32(self.key0, self.key1, low, (high >> 2) + carry, 0u32, 2u32)
+    }
+
+    fn scale_of(&self, word: u32) -> f32 {
         select(word < self.threshold, 0.0f32, self.scale)
     }
+}
+
+/// The index row·N + column in two halves: it may need more than 32 bits.
+#[cube]
+fn index(row: usize, column: usize, tokens: usize) -> (u32, u32) {
+    let product = row as u32 * tokens as u32;
+    let low = product + column as u32;
+    let carry = select(low < product, 1u32, 0u32);
+    (low, u32::mul_hi(row as u32, tokens as u32) + carry)
+}
+
+/// Word `i` of four.
+#[cube]
+fn pick(i: u32, w0: u32, w1: u32, w2: u32, w3: u32) -> u32 {
+    let even = select((i & 2) == 0, w0, w2);
+    let odd = select((i & 2) == 0, w1, w3);
+    select((i & 1) == 0, even, odd)
 }

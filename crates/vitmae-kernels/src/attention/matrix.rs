@@ -14,18 +14,19 @@ use cubecl::cmma;
 use cubecl::prelude::*;
 
 use super::head::Head;
+use super::tiles::Four;
 use crate::{Capabilities, Dtype};
 
 /// Side of a matrix.
 const SIDE: usize = 16;
 /// Columns of a tile.
 pub(super) const COLUMNS: usize = 2 * SIDE;
-/// Values from one row of scores to the next: not a multiple of all banks.
-pub(super) const SCORE_STRIDE: usize = COLUMNS + 4;
-/// Values from one row of weights to the next.
-pub(super) const WEIGHT_STRIDE: usize = COLUMNS + 8;
 /// Values that are read and written at once.
 pub(super) const VECTOR: usize = 4;
+/// Vectors from one row of scores to the next: odd, so that rows begin in different banks.
+pub(super) const SCORE_STRIDE: usize = COLUMNS / VECTOR + 1;
+/// Vectors from one row of weights to the next; a matrix wants a multiple of 16 bytes.
+pub(super) const WEIGHT_STRIDE: usize = COLUMNS / VECTOR + 2;
 /// Where matrices may start in shared memory, in bytes.
 pub(super) const ALIGNMENT: usize = 32;
 
@@ -60,9 +61,10 @@ impl Matrices {
             && head_dim > 0
             && head_dim.is_multiple_of(SIDE);
         let fits = |plan: &Self| {
-            let heads = (row_tiles * plan.rows() + 2 * COLUMNS) * plan.stride() * VECTOR;
-            let values = heads + plan.rows() * WEIGHT_STRIDE;
-            let bytes = values * dtype.size() + plan.rows() * SCORE_STRIDE * 4;
+            let heads = (row_tiles * plan.rows() + 2 * COLUMNS) * plan.stride();
+            let vectors = heads + plan.rows() * WEIGHT_STRIDE;
+            let scores = plan.rows() * SCORE_STRIDE;
+            let bytes = VECTOR * (vectors * dtype.size() + scores * Dtype::F32.size());
             bytes <= capabilities.max_shared_bytes
                 && plan.units() <= capabilities.max_units as usize
         };
@@ -100,9 +102,9 @@ impl Matrices {
         self.plane / SIDE
     }
 
-    /// Columns of a unit.
+    /// Vectors of columns of a unit.
     pub(super) fn per_unit(&self) -> usize {
-        COLUMNS / self.parts()
+        COLUMNS / VECTOR / self.parts()
     }
 }
 
@@ -112,7 +114,7 @@ pub(super) fn row(#[comptime] plan: Matrices) -> usize {
     UNIT_POS as usize / plan.plane * SIDE + UNIT_POS as usize % SIDE
 }
 
-/// The first column of this unit within the tile.
+/// The first column of this unit within the tile, in vectors.
 #[cube]
 pub(super) fn column(#[comptime] plan: Matrices) -> usize {
     UNIT_POS as usize % plan.plane / SIDE * plan.per_unit()
@@ -157,11 +159,11 @@ pub(super) fn load<F: Float, N: Size>(
 pub(super) fn products<F: Float, N: Size>(
     rows: &[Vector<F, N>],
     columns: &[Vector<F, N>],
-    scores: &mut [f32],
+    scores: &mut [Four],
     #[comptime] plan: Matrices,
 ) {
     let stride = comptime!((plan.stride() * VECTOR) as u32);
-    let score_stride = comptime!(SCORE_STRIDE as u32);
+    let score_stride = comptime!((SCORE_STRIDE * VECTOR) as u32);
     let first = first_row(plan);
     let left = zeros();
     let right = zeros();
@@ -203,13 +205,18 @@ pub(super) fn products<F: Float, N: Size>(
     }
     let (at, end) = (first * SCORE_STRIDE, comptime!(plan.rows() * SCORE_STRIDE));
     cmma::store(&mut scores[at..end], &left, score_stride, cmma::MatrixLayout::RowMajor);
-    cmma::store(&mut scores[at + SIDE..end], &right, score_stride, cmma::MatrixLayout::RowMajor);
+    cmma::store(
+        &mut scores[at + SIDE / VECTOR..end],
+        &right,
+        score_stride,
+        cmma::MatrixLayout::RowMajor,
+    );
 }
 
 /// `outputs[row] += Σ_j weights[row, j] · columns[j]` for the rows of this plane.
 #[cube]
 pub(super) fn accumulate<F: Float, N: Size>(
-    weights: &[F],
+    weights: &[Vector<F, N>],
     columns: &[Vector<F, N>],
     outputs: &Sequence<cmma::Matrix<f32>>,
     #[comptime] plan: Matrices,
@@ -218,15 +225,15 @@ pub(super) fn accumulate<F: Float, N: Size>(
     let first = first_row(plan);
     #[unroll]
     for k in 0..COLUMNS / SIDE {
-        let at = first * WEIGHT_STRIDE + k * SIDE;
-        let weight = cmma::Matrix::<F>::from_slice(
+        let at = first * WEIGHT_STRIDE + k * (SIDE / VECTOR);
+        let weight = cmma::Matrix::<Vector<F, N>>::from_slice(
             cmma::MatrixIdent::A,
             SIDE,
             SIDE,
             SIDE,
             cmma::MatrixLayout::RowMajor,
             &weights[at..comptime!(plan.rows() * WEIGHT_STRIDE)],
-            comptime!(WEIGHT_STRIDE as u32),
+            comptime!((WEIGHT_STRIDE * VECTOR) as u32),
         );
         #[unroll]
         for n in 0..plan.width() {
@@ -276,7 +283,7 @@ pub(super) fn no_outputs(#[comptime] plan: Matrices) -> Sequence<cmma::Matrix<f3
 pub(super) fn write<F: Float, N: Size>(
     outputs: &Sequence<cmma::Matrix<f32>>,
     factor: f32,
-    scores: &mut [f32],
+    scores: &mut [Four],
     to: &mut [Vector<F, N>],
     start: usize,
     stride: usize,
@@ -295,7 +302,7 @@ pub(super) fn write<F: Float, N: Size>(
         cmma::store(
             &mut scores[at..end],
             outputs.index(n),
-            comptime!(SCORE_STRIDE as u32),
+            comptime!((SCORE_STRIDE * VECTOR) as u32),
             cmma::MatrixLayout::RowMajor,
         );
         sync_cube();
@@ -303,13 +310,9 @@ pub(super) fn write<F: Float, N: Size>(
             #[unroll]
             for i in 0..per_unit {
                 let column = part * per_unit + i;
-                let mut value = Vector::<F, N>::empty();
-                #[unroll]
-                for j in 0..VECTOR {
-                    let output = scores[row * SCORE_STRIDE + column * VECTOR + j] * factor;
-                    value.insert(j, F::cast_from(output));
-                }
-                to[start + token * stride + n * (SIDE / VECTOR) + column] = value;
+                let value = scores[row * SCORE_STRIDE + column] * Four::new(factor);
+                to[start + token * stride + n * (SIDE / VECTOR) + column] =
+                    Vector::<F, N>::cast_from(value);
             }
         }
     }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::attention::Shape;
 use crate::attention::head::{Head, Noise};
+use crate::attention::tiles::Four;
 use crate::{Array, Capabilities, Client, Dropout, cube_count};
 
 /// [`crate::attention::backward`] after its checks and delta.
@@ -86,9 +87,11 @@ fn queries_kernel<F: Float, N: Size>(
     let mut keys = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut values = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut scores =
-        Shared::<[f32]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
-    let mut weights =
-        Shared::<[F]>::new_aligned_slice(comptime!(plan.rows() * WEIGHT_STRIDE), ALIGNMENT);
+        Shared::<[Four]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
+    let mut weights = Shared::<[Vector<F, N>]>::new_aligned_slice(
+        comptime!(plan.rows() * WEIGHT_STRIDE),
+        ALIGNMENT,
+    );
     let stride = head.packed_stride();
     let (q, k, v) = (head.packed(0usize), head.packed(1usize), head.packed(2usize));
     let (g, g_stride) = (head.output(0usize), head.output_stride());
@@ -103,7 +106,7 @@ fn queries_kernel<F: Float, N: Size>(
         row_lse = lse[head.row(token)];
         row_delta = delta[head.row(token)];
     }
-    let mut p = Registers::<f32>::new(plan.per_unit());
+    let mut p = Registers::<Four>::new(plan.per_unit());
     let outputs = no_outputs(plan);
     let mut first = 0usize.runtime();
     while first < tokens {
@@ -114,24 +117,33 @@ fn queries_kernel<F: Float, N: Size>(
         products::<F, N>(&queries, &keys, &mut scores, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            p[j] = (scores[row * SCORE_STRIDE + column + j] * scale - row_lse).exp();
+        for i in 0..plan.per_unit() {
+            let score = scores[row * SCORE_STRIDE + column + i];
+            let mut value = Four::empty();
+            #[unroll]
+            for j in 0..VECTOR {
+                value.insert(j, (score.extract(j) * scale - row_lse).exp());
+            }
+            p[i] = value;
         }
         sync_cube();
         products::<F, N>(&gradients, &values, &mut scores, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            let key = first + column + j;
-            let mut weight = f32::new(0.0f32);
-            if key < tokens {
-                let mut gradient = scores[row * SCORE_STRIDE + column + j];
-                if comptime!(dropout) {
-                    gradient *= noise.keep(head.row(token), key, tokens);
-                }
-                weight = p[j] * (gradient - row_delta);
+        for i in 0..plan.per_unit() {
+            let key = first + (column + i) * VECTOR;
+            let mut gradient = scores[row * SCORE_STRIDE + column + i];
+            if comptime!(dropout) {
+                gradient *= noise.keep_four(head.row(token), key, tokens);
             }
-            weights[row * WEIGHT_STRIDE + column + j] = F::cast_from(weight);
+            let mut weight = Four::new(0.0f32);
+            #[unroll]
+            for j in 0..VECTOR {
+                if key + j < tokens {
+                    weight.insert(j, p[i].extract(j) * (gradient.extract(j) - row_delta));
+                }
+            }
+            weights[row * WEIGHT_STRIDE + column + i] = Vector::<F, N>::cast_from(weight);
         }
         sync_cube();
         accumulate::<F, N>(&weights, &keys, &outputs, plan);
@@ -171,9 +183,11 @@ fn keys_kernel<F: Float, N: Size>(
     let mut queries = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut gradients = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut scores =
-        Shared::<[f32]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
-    let mut weights =
-        Shared::<[F]>::new_aligned_slice(comptime!(plan.rows() * WEIGHT_STRIDE), ALIGNMENT);
+        Shared::<[Four]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
+    let mut weights = Shared::<[Vector<F, N>]>::new_aligned_slice(
+        comptime!(plan.rows() * WEIGHT_STRIDE),
+        ALIGNMENT,
+    );
     let stride = head.packed_stride();
     let (q, k, v) = (head.packed(0usize), head.packed(1usize), head.packed(2usize));
     let (g, g_stride) = (head.output(0usize), head.output_stride());
@@ -182,8 +196,8 @@ fn keys_kernel<F: Float, N: Size>(
 
     let (row, column) = (row(plan), column(plan));
     let token = head.first + row;
-    let mut p = Registers::<f32>::new(plan.per_unit());
-    let mut keep = Registers::<f32>::new(plan.per_unit());
+    let mut p = Registers::<Four>::new(plan.per_unit());
+    let mut keep = Registers::<Four>::new(plan.per_unit());
     let dkeys = no_outputs(plan);
     let dvalues = no_outputs(plan);
     let mut first = 0usize.runtime();
@@ -196,19 +210,26 @@ fn keys_kernel<F: Float, N: Size>(
         products::<F, N>(&keys, &queries, &mut scores, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            let query = first + column + j;
-            p[j] = 0.0f32;
-            keep[j] = 1.0f32;
-            // Rows of no key stay zero: their scores say nothing about the size of an exponential.
-            if query < tokens && token < tokens {
-                let at = head.row(query);
-                p[j] = (scores[row * SCORE_STRIDE + column + j] * scale - lse[at]).exp();
-                if comptime!(dropout) {
-                    keep[j] = noise.keep(at, token, tokens);
+        for i in 0..plan.per_unit() {
+            let query = first + (column + i) * VECTOR;
+            let score = scores[row * SCORE_STRIDE + column + i];
+            let mut probability = Four::new(0.0f32);
+            let mut scales = Four::new(1.0f32);
+            #[unroll]
+            for j in 0..VECTOR {
+                // Rows of no key stay zero: their scores say nothing about the size of an exponential.
+                if query + j < tokens && token < tokens {
+                    let at = head.row(query + j);
+                    probability.insert(j, (score.extract(j) * scale - lse[at]).exp());
+                    if comptime!(dropout) {
+                        scales.insert(j, noise.keep(at, token, tokens));
+                    }
                 }
             }
-            weights[row * WEIGHT_STRIDE + column + j] = F::cast_from(p[j] * keep[j]);
+            p[i] = probability;
+            keep[i] = scales;
+            weights[row * WEIGHT_STRIDE + column + i] =
+                Vector::<F, N>::cast_from(probability * scales);
         }
         sync_cube();
 
@@ -217,14 +238,18 @@ fn keys_kernel<F: Float, N: Size>(
         accumulate::<F, N>(&weights, &gradients, &dvalues, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            let query = first + column + j;
-            let mut weight = f32::new(0.0f32);
-            if query < tokens && token < tokens {
-                let gradient = scores[row * SCORE_STRIDE + column + j] * keep[j];
-                weight = p[j] * (gradient - delta[head.row(query)]);
+        for i in 0..plan.per_unit() {
+            let query = first + (column + i) * VECTOR;
+            let gradient = scores[row * SCORE_STRIDE + column + i] * keep[i];
+            let mut weight = Four::new(0.0f32);
+            #[unroll]
+            for j in 0..VECTOR {
+                if query + j < tokens && token < tokens {
+                    let difference = gradient.extract(j) - delta[head.row(query + j)];
+                    weight.insert(j, p[i].extract(j) * difference);
+                }
             }
-            weights[row * WEIGHT_STRIDE + column + j] = F::cast_from(weight);
+            weights[row * WEIGHT_STRIDE + column + i] = Vector::<F, N>::cast_from(weight);
         }
         sync_cube();
         accumulate::<F, N>(&weights, &queries, &dkeys, plan);

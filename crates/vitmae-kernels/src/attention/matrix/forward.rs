@@ -9,6 +9,7 @@ use super::{
 };
 use crate::attention::Shape;
 use crate::attention::head::{Head, Noise};
+use crate::attention::tiles::Four;
 use crate::{Array, Capabilities, Client, Dropout, cube_count};
 
 /// [`crate::attention::forward`] after its checks.
@@ -74,9 +75,11 @@ fn forward_kernel<F: Float, N: Size>(
     let mut keys = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut values = Shared::<[Vector<F, N>]>::new_aligned_slice(columns_len, ALIGNMENT);
     let mut scores =
-        Shared::<[f32]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
-    let mut weights =
-        Shared::<[F]>::new_aligned_slice(comptime!(plan.rows() * WEIGHT_STRIDE), ALIGNMENT);
+        Shared::<[Four]>::new_aligned_slice(comptime!(plan.rows() * SCORE_STRIDE), ALIGNMENT);
+    let mut weights = Shared::<[Vector<F, N>]>::new_aligned_slice(
+        comptime!(plan.rows() * WEIGHT_STRIDE),
+        ALIGNMENT,
+    );
     let stride = head.packed_stride();
     let (q, k, v) = (head.packed(0usize), head.packed(1usize), head.packed(2usize));
     load::<F, N>(qkv, q, stride, head.first, tokens, &mut queries, plan.rows(), plan);
@@ -92,9 +95,14 @@ fn forward_kernel<F: Float, N: Size>(
         products::<F, N>(&queries, &keys, &mut scores, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            if first + column + j < tokens {
-                largest = max(largest, scores[row * SCORE_STRIDE + column + j] * scale);
+        for i in 0..plan.per_unit() {
+            let key = first + (column + i) * VECTOR;
+            let score = scores[row * SCORE_STRIDE + column + i];
+            #[unroll]
+            for j in 0..VECTOR {
+                if key + j < tokens {
+                    largest = max(largest, score.extract(j) * scale);
+                }
             }
         }
         first += COLUMNS;
@@ -116,17 +124,22 @@ fn forward_kernel<F: Float, N: Size>(
         products::<F, N>(&queries, &keys, &mut scores, plan);
         sync_cube();
         #[unroll]
-        for j in 0..plan.per_unit() {
-            let key = first + column + j;
-            let mut p = f32::new(0.0f32);
-            if key < tokens {
-                p = (scores[row * SCORE_STRIDE + column + j] * scale - largest).exp();
-                sum += p;
-                if comptime!(dropout) {
-                    p *= noise.keep(head.row(head.first + row), key, tokens);
+        for i in 0..plan.per_unit() {
+            let key = first + (column + i) * VECTOR;
+            let score = scores[row * SCORE_STRIDE + column + i];
+            let mut weight = Four::new(0.0f32);
+            #[unroll]
+            for j in 0..VECTOR {
+                if key + j < tokens {
+                    let p = (score.extract(j) * scale - largest).exp();
+                    sum += p;
+                    weight.insert(j, p);
                 }
             }
-            weights[row * WEIGHT_STRIDE + column + j] = F::cast_from(p);
+            if comptime!(dropout) {
+                weight *= noise.keep_four(head.row(head.first + row), key, tokens);
+            }
+            weights[row * WEIGHT_STRIDE + column + i] = Vector::<F, N>::cast_from(weight);
         }
         sync_cube();
         accumulate::<F, N>(&weights, &values, &outputs, plan);
