@@ -52,7 +52,8 @@ impl Tiles {
     ) -> Self {
         let sizes = if capabilities.is_cpu() { &CPU_SIZES[..] } else { &SIZES[..] };
         let tiles = sizes.iter().map(|&(lanes, height, per_unit)| {
-            let planes = capabilities.plane.is_some_and(|plane| plane as usize % lanes == 0);
+            let planes =
+                capabilities.plane.is_some_and(|plane| (plane as usize).is_multiple_of(lanes));
             let vector = vector_size(head_dim);
             Self { head_dim, vector, lanes, height, per_unit, planes }
         });
