@@ -5,7 +5,7 @@ use vitmae_kernels::cubecl;
 use vitmae_kernels::cubecl::prelude::*;
 use vitmae_kernels::{Array as Values, Client, Dtype, KernelError, reduce};
 
-#[cube(launch_unchecked)]
+#[cube(launch)]
 fn fill(out: &mut [f32], #[comptime] shared: usize) {
     let mut values = Shared::<[f32]>::new_slice(shared);
     if UNIT_POS == 0 {
@@ -18,8 +18,7 @@ fn fill(out: &mut [f32], #[comptime] shared: usize) {
 fn filled(client: &Client, units: u32, shared: usize) -> Values {
     let out = Values::empty(client, 1, Dtype::F32);
     let count = CubeCount::Static(1, 1, 1);
-    // SAFETY: one unit writes the one value.
-    unsafe { fill::launch_unchecked(client, count, CubeDim::new_1d(units), out.arg(), shared) };
+    fill::launch(client, count, CubeDim::new_1d(units), out.arg(), shared);
     out
 }
 
