@@ -36,7 +36,7 @@ pub(super) struct Tiles {
 /// Lanes, height and rows per unit, the fastest first.
 const SIZES: [(usize, usize, usize); 5] = [(8, 8, 4), (8, 8, 2), (8, 4, 2), (4, 4, 2), (2, 4, 2)];
 /// The same where units are threads of a CPU.
-const CPU_SIZES: [(usize, usize, usize); 1] = [(2, 1, 8)];
+const CPU_SIZES: [(usize, usize, usize); 1] = [(2, 1, 2)];
 
 impl Tiles {
     /// The largest tiles of which `row_tiles` tiles of rows, one tile of columns and `weight_tiles` tiles of
