@@ -1,6 +1,7 @@
-//! Every GPU kernel against its f64 reference and its CPU twin: ragged shapes, poisoned outputs between
-//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed; tolerances follow the error model of
-//! `docs/numerics.md`.
+//! The GPU kernels against their f64 reference and their CPU twin: ragged shapes, poisoned outputs between
+//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed; it has neither plane operations nor
+//! matrix units, so those variants are compiled (`cargo xtask targets`) and not run. Tolerances follow the
+//! error model of `docs/numerics.md`.
 
 mod gpu {
     mod activation;

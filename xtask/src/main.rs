@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod command;
 mod fixtures;
+mod lavapipe;
 mod parity;
 mod targets;
 mod test;

@@ -113,6 +113,14 @@ impl Array {
         Ok(values)
     }
 
+    /// Waits until every launch that writes the values is done.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`] if such a launch failed.
+    pub fn wait(&self, client: &Client) -> Result<(), KernelError> {
+        Ok(cubecl::future::block_on(client.sync_buffers([&self.handle]))?)
+    }
+
     /// The array as an argument of a launch.
     pub fn arg(&self) -> BufferArg {
         // SAFETY: the handle holds `len` values; kernels guard every index by lengths of their own.

@@ -29,6 +29,8 @@ pub enum KernelError {
 
 impl From<cubecl::server::ServerError> for KernelError {
     fn from(error: cubecl::server::ServerError) -> Self {
-        Self::Device(format!("{error:?}"))
+        let text = format!("{error:?}");
+        // The message, without where in CubeCL it was made.
+        Self::Device(text.split("\nBacktrace:").next().unwrap_or(&text).trim_end().to_owned())
     }
 }

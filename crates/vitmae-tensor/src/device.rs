@@ -44,7 +44,9 @@ impl Device {
             Some((kind, number)) => (kind, number.parse::<usize>().ok()),
             None => (name, Some(0)),
         };
-        let (Some(index), true) = (number, Self::NAMES.contains(&kind)) else {
+        // There is one CPU, one software rasteriser and one best device.
+        let numbered = name == kind || !["auto", "cpu", "lavapipe"].contains(&kind);
+        let (Some(index), true) = (number, numbered && Self::NAMES.contains(&kind)) else {
             return Err(TensorError::DeviceUnknown { name: name.to_owned() });
         };
         match kind {
@@ -75,16 +77,9 @@ impl Device {
         })
     }
 
-    /// Waits until everything that was started on the device is done.
-    ///
-    /// # Errors
-    /// [`TensorError::DeviceFailed`] if the device reports a fault.
-    pub fn synchronize(&self) -> Result<(), TensorError> {
-        match &self.0 {
-            Kind::Cpu => Ok(()),
-            #[cfg(feature = "gpu")]
-            Kind::Gpu(gpu) => gpu.synchronize(),
-        }
+    /// Whether this is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.0, Kind::Cpu)
     }
 
     #[cfg(feature = "gpu")]

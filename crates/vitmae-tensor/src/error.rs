@@ -62,7 +62,7 @@ pub enum TensorError {
         /// Number of rows.
         limit: usize,
     },
-    /// A shape has more elements than memory can address.
+    /// A shape has more elements than memory can address, or than a GPU's kernels count.
     #[error("tensor: the shape {shape:?} has too many elements")]
     TooLarge {
         /// The shape.

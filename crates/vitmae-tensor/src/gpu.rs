@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use vitmae_kernels::cubecl::device::{MetalDevice, WgpuDeviceKind};
-use vitmae_kernels::cubecl::{self, future};
+use vitmae_kernels::cubecl;
+use vitmae_kernels::cubecl::device::{DeviceUnavailable, WgpuDeviceKind};
 use vitmae_kernels::{Capabilities, Client, KernelError};
 
 use crate::TensorError;
@@ -45,38 +45,34 @@ pub struct GpuInfo {
 impl Gpu {
     /// The first real GPU of the backends in this build.
     pub(crate) fn best() -> Option<Self> {
-        ["cuda", "hip", "metal", "gpu"].iter().find_map(|kind| Self::open(kind, kind, 0).ok())
+        ["cuda", "hip", "metal", "wgpu"].iter().find_map(|kind| Self::open(kind, kind, 0).ok())
     }
 
     /// The GPU number `index` of a backend.
     pub(crate) fn open(name: &str, kind: &str, index: usize) -> Result<Self, TensorError> {
-        let device = match kind {
-            "cuda" => cubecl::Device::cuda(index),
-            "hip" => cubecl::Device::rocm(index),
-            "metal" => cubecl::Device::metal(MetalDevice::DefaultDevice)
-                .or_else(|_| cubecl::Device::wgpu(WgpuDeviceKind::DiscreteGpu(index)))
-                .or_else(|_| cubecl::Device::wgpu(WgpuDeviceKind::IntegratedGpu(index))),
-            "vulkan" => cubecl::Device::vulkan(WgpuDeviceKind::DiscreteGpu(index))
-                .or_else(|_| cubecl::Device::vulkan(WgpuDeviceKind::IntegratedGpu(index)))
-                .or_else(|_| cubecl::Device::vulkan(WgpuDeviceKind::VirtualGpu(index))),
-            "lavapipe" => cubecl::Device::vulkan(WgpuDeviceKind::Cpu),
-            _ => cubecl::Device::wgpu(WgpuDeviceKind::DiscreteGpu(index))
-                .or_else(|_| cubecl::Device::wgpu(WgpuDeviceKind::IntegratedGpu(index)))
-                .or_else(|_| cubecl::Device::wgpu(WgpuDeviceKind::VirtualGpu(index))),
-        };
-        let device = device.map_err(|error| TensorError::DeviceMissing {
+        use cubecl::Device;
+        let missing = |why: String| TensorError::DeviceMissing {
             name: name.to_owned(),
-            why: error.to_string(),
+            why,
             remedy: remedy(kind),
-        })?;
-        let client = device.client();
+        };
+        let device = match kind {
+            "gpu" => Device::cuda(index)
+                .or_else(|_| Device::rocm(index))
+                .or_else(|_| real(index, Device::metal_msl))
+                .or_else(|_| real(index, Device::wgpu)),
+            "cuda" => Device::cuda(index),
+            "hip" => Device::rocm(index),
+            "metal" => real(index, Device::metal_msl),
+            "vulkan" => real(index, Device::vulkan),
+            "lavapipe" => Device::vulkan(WgpuDeviceKind::Cpu),
+            _ => real(index, Device::wgpu),
+        };
+        let device = device.map_err(|error| missing(error.to_string()))?;
+        // Backends panic when a driver that is there does not start.
+        let client = std::panic::catch_unwind(|| device.client());
+        let client = client.map_err(|_| missing("its driver does not start".to_owned()))?;
         Ok(Self { name: name.to_owned(), device, client })
-    }
-
-    /// Waits for the queue.
-    pub(crate) fn synchronize(&self) -> Result<(), TensorError> {
-        let done = future::block_on(self.client.sync());
-        done.map_err(|error| self.failed(KernelError::from(error)))
     }
 
     /// A failure of this device.
@@ -100,6 +96,16 @@ impl crate::Device {
     }
 }
 
+/// GPU number `index` of an API, software left out.
+fn real(
+    index: usize,
+    open: impl Fn(WgpuDeviceKind) -> Result<cubecl::Device, DeviceUnavailable>,
+) -> Result<cubecl::Device, DeviceUnavailable> {
+    open(WgpuDeviceKind::DiscreteGpu(index))
+        .or_else(|_| open(WgpuDeviceKind::IntegratedGpu(index)))
+        .or_else(|_| open(WgpuDeviceKind::VirtualGpu(index)))
+}
+
 /// What to do when a backend finds no device.
 fn remedy(kind: &str) -> String {
     match kind {
@@ -110,6 +116,6 @@ fn remedy(kind: &str) -> String {
         "cuda" | "hip" | "metal" | "vulkan" => format!(
             "build with `--features {kind}` and check the driver, or pass `--device cpu`"
         ),
-        _ => "check the driver of the GPU, or pass `--device cpu`".to_owned(),
+        _ => "build with `--features wgpu` and check the GPU's driver, or pass `--device cpu`".to_owned(),
     }
 }

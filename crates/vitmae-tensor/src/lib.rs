@@ -10,8 +10,8 @@
 //! Cloning a tensor shares its memory; an operation that writes in place copies shared memory first.
 //! Memory comes from a pool and returns to it on drop, so a steady training step allocates nothing.
 //!
-//! On a GPU operations are queued and return at once; a failure shows where values are read,
-//! [`Tensor::to_vec`] or [`Device::synchronize`]. All tensors of an operation must be on one device.
+//! On a GPU operations are queued and return at once; a failure shows where values are read or
+//! waited for: [`Tensor::to_vec`], [`Tensor::item`], [`Tensor::wait`]. All tensors of an operation must be on one device.
 //!
 //! **Parameter gradients add, activation gradients are new.** An operation that computes the gradient
 //! of a parameter takes a slot, `&mut Option<Tensor>`: an empty one is filled, a full one is added to.

@@ -55,6 +55,7 @@ impl Tensor {
         check_length(shape, values.len())?;
         #[cfg(feature = "gpu")]
         if let Some(client) = device.client() {
+            gpu_elements(shape)?;
             let storage = Storage::Gpu(Arc::new(Array::from_f32(client, values)));
             return Ok(Self { device: device.clone(), shape: shape.to_vec(), storage });
         }
@@ -77,7 +78,7 @@ impl Tensor {
     pub(crate) fn empty(device: &Device, shape: &[usize]) -> Result<Self, TensorError> {
         #[cfg(feature = "gpu")]
         if let Some(client) = device.client() {
-            let array = Array::empty(client, elements(shape)?, Dtype::F32);
+            let array = Array::empty(client, gpu_elements(shape)?, Dtype::F32);
             let storage = Storage::Gpu(Arc::new(array));
             return Ok(Self { device: device.clone(), shape: shape.to_vec(), storage });
         }
@@ -142,6 +143,18 @@ impl Tensor {
                 Err(TensorError::NotOne { shape: self.shape.clone(), actual: values.len() })
             }
         }
+    }
+
+    /// Waits until the values are there.
+    ///
+    /// # Errors
+    /// [`TensorError::DeviceFailed`] if an operation that they come from failed.
+    pub fn wait(&self) -> Result<(), TensorError> {
+        #[cfg(feature = "gpu")]
+        if let (Storage::Gpu(array), Some(gpu)) = (&self.storage, self.device.gpu()) {
+            return array.wait(&gpu.client).map_err(|error| gpu.failed(error));
+        }
+        Ok(())
     }
 
     /// The same values on another device.
@@ -297,6 +310,10 @@ pub(crate) fn slot_array(
     let gradient = match slot {
         Some(gradient) => {
             gradient.expect("gradient", "gradient", shape)?;
+            if &gradient.device != device {
+                let (first, second) = (device.to_string(), gradient.device.to_string());
+                return Err(TensorError::Devices { op: "gradient", first, second });
+            }
             gradient
         }
         None => slot.insert(Tensor::empty(device, shape)?),
@@ -328,6 +345,16 @@ fn elements(shape: &[usize]) -> Result<usize, TensorError> {
     // A byte count must fit `isize`, and buffers round up.
     let fits = |count: &usize| *count <= isize::MAX as usize / 8;
     count.filter(fits).ok_or_else(|| TensorError::TooLarge { shape: shape.to_vec() })
+}
+
+/// The same for a GPU, whose kernels count elements in 32 bits, SPIR-V's with a sign.
+#[cfg(feature = "gpu")]
+fn gpu_elements(shape: &[usize]) -> Result<usize, TensorError> {
+    let count = elements(shape)?;
+    if count > i32::MAX as usize {
+        return Err(TensorError::TooLarge { shape: shape.to_vec() });
+    }
+    Ok(count)
 }
 
 pub(crate) fn check_length(shape: &[usize], actual: usize) -> Result<(), TensorError> {

@@ -31,7 +31,7 @@ pub(crate) fn dtypes(client: &Client) -> Vec<Dtype> {
         .into_iter()
         .partition::<Vec<_>, _>(|&dtype| capabilities.supports(dtype));
     for dtype in lacks {
-        println!("SKIPPED {dtype}: the device has no such type");
+        println!("not on this device: {dtype}");
     }
     has
 }

@@ -111,14 +111,28 @@ fn twenty_training_steps_equal_the_cpus() {
                 state.train_step(&pixels, &batch.masking, 1e-3).unwrap()
             })
             .collect();
-        let norm = state.optimizer.moments().iter().flatten().count();
-        (losses, norm)
+        let first: Vec<f32> = VitMaeForPreTraining::new(config.clone(), &Device::cpu(), 3)
+            .unwrap()
+            .parameters()
+            .iter()
+            .flat_map(|p| p.value.to_vec().unwrap())
+            .collect();
+        let last: Vec<f32> =
+            state.model.parameters().iter().flat_map(|p| p.value.to_vec().unwrap()).collect();
+        let moments = state.optimizer.moments().iter().flatten();
+        let moments: Vec<f32> = moments
+            .flat_map(|both| [both.m.to_vec().unwrap(), both.v.to_vec().unwrap()].concat())
+            .collect();
+        (losses, first, last, moments)
     };
-    let ((cpu, cpu_moments), (gpu, gpu_moments)) = (on(Device::cpu()), on(gpu()));
-    assert_close("losses", &gpu, &cpu, Tolerance::new(1e-4, 0.0));
-    assert_eq!(gpu_moments, cpu_moments);
-    // The comparison would hold for a model that does not learn.
-    assert!(cpu[0] != cpu[1], "{cpu:?}");
+    let (cpu, gpu) = (on(Device::cpu()), on(gpu()));
+    assert_close("losses", &gpu.0, &cpu.0, Tolerance::new(1e-4, 0.0));
+    // An update moves a parameter by up to the learning rate, whatever the size of its gradient, so where
+    // gradients are all rounding the two may part by a part of it.
+    assert_close("parameters", &gpu.2, &cpu.2, Tolerance::new(2e-3, 0.0));
+    assert_close("moments", &gpu.3, &cpu.3, Tolerance::new(1e-5, 1e-3));
+    let moved = cpu.1.iter().zip(&cpu.2).filter(|(a, b)| (*a - *b).abs() > 5e-3).count();
+    assert!(moved > cpu.1.len() / 2, "only {moved} of {} parameters moved", cpu.1.len());
 }
 
 #[test]
