@@ -28,8 +28,9 @@ struct Output {
 }
 
 impl Outputs {
-    fn put(&mut self, name: impl Into<String>, tensor: &Tensor) {
-        self.put_f32(name, tensor.shape(), tensor.to_vec());
+    fn put(&mut self, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
+        self.put_f32(name, tensor.shape(), tensor.to_vec()?);
+        Ok(())
     }
 
     fn put_f32(&mut self, name: impl Into<String>, shape: &[usize], values: Vec<f32>) {
@@ -37,10 +38,11 @@ impl Outputs {
         self.0.insert(name.into(), output);
     }
 
-    fn put_all(&mut self, name: &str, tensors: Option<Vec<Tensor>>) {
+    fn put_all(&mut self, name: &str, tensors: Option<Vec<Tensor>>) -> Result<()> {
         for (index, tensor) in tensors.into_iter().flatten().enumerate() {
-            self.put(format!("{name}.{index}"), &tensor);
+            self.put(format!("{name}.{index}"), &tensor)?;
         }
+        Ok(())
     }
 
     fn put_masking(&mut self, masking: &Masking) {
@@ -155,7 +157,7 @@ fn put_by_stored_names<'a>(
         if let Some(rows) = shape.first_mut() {
             *rows /= stored.len();
         }
-        let values = tensor.to_vec();
+        let values = tensor.to_vec()?;
         for (part, stored) in values.chunks(values.len() / stored.len()).zip(&stored) {
             outputs.put_f32(format!("{prefix}.{stored}"), &shape, part.to_vec());
         }

@@ -9,7 +9,9 @@ mod bench;
 mod ci;
 mod command;
 mod fixtures;
+mod lavapipe;
 mod parity;
+mod targets;
 mod test;
 mod tidy;
 mod usage;
@@ -27,7 +29,7 @@ struct Verb {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const VERBS: [Verb; 6] = [
+const VERBS: [Verb; 7] = [
     Verb { name: "test", about: "everything a change must pass", help: test::HELP, run: test::run },
     Verb {
         name: "parity",
@@ -40,6 +42,12 @@ const VERBS: [Verb; 6] = [
         about: "regenerates the reference's outputs, or checks their hashes",
         help: fixtures::HELP,
         run: fixtures::run,
+    },
+    Verb {
+        name: "targets",
+        about: "compiles the GPU kernels for every GPU API, without the hardware",
+        help: targets::HELP,
+        run: targets::run,
     },
     Verb { name: "bench", about: "criterion benches", help: bench::HELP, run: bench::run },
     Verb {
@@ -98,7 +106,15 @@ mod tests {
 
     #[test]
     fn unknown_verbs_and_arguments_are_usage_errors() {
-        for line in ["", "nonsense", "tidy extra", "ci extra", "test --fast", "fixtures --chek"] {
+        for line in [
+            "",
+            "nonsense",
+            "tidy extra",
+            "ci extra",
+            "test --fast",
+            "fixtures --chek",
+            "targets --nvrct",
+        ] {
             let error = dispatch(&words(line)).expect_err(line);
             assert!(error.is::<Usage>(), "{line}: {error:#}");
         }

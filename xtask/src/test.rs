@@ -10,14 +10,15 @@ use anyhow::{Context, bail};
 
 use crate::command::Line;
 use crate::usage::no_arguments;
-use crate::{fixtures, parity, tidy};
+use crate::{fixtures, lavapipe, parity, tidy};
 use count::Count;
 
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, the documentation without warnings, parity. Stops at the first that fails and names the
-command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
+in release, the documentation without warnings, parity, the GPU kernels on Mesa's software Vulkan (which it
+installs on Debian and Ubuntu as root), parity there. Stops at the first that fails and names the command
+to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
 ";
 
@@ -57,10 +58,17 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 /// The steps in order: what is quick and often red comes first.
 fn steps() -> anyhow::Result<Vec<Step>> {
-    let tests = Line::cargo("test --workspace --release --no-fail-fast");
-    let documentation = Line::cargo("doc --workspace --no-deps --release")
+    let tests = Line::cargo("test --workspace --exclude vitmae-targets --release --no-fail-fast");
+    let documentation = Line::cargo("doc --workspace --exclude vitmae-targets --no-deps --release")
         .environment("RUSTDOCFLAGS", "-D warnings");
-    let clippy = Line::cargo("clippy --workspace --all-targets --release -- -D warnings");
+    let clippy = Line::cargo(
+        "clippy --workspace --exclude vitmae-targets --all-targets --release -- -D warnings",
+    );
+    let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
+    let gpu_clippy = Line::cargo(
+        "clippy --package vitmae-tests --package vitmae-tensor --package vitmae-cli --all-targets \
+         --release --features vitmae-tests/gpu,vitmae-tensor/wgpu,vitmae-cli/wgpu -- -D warnings",
+    );
     Ok(vec![
         uncounted("format", Line::cargo("fmt --all -- --check")),
         Step {
@@ -78,7 +86,20 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         counted("tests", tests.shown(), tests.argument("--").argument("--show-output")),
         uncounted("documentation", documentation),
         counted("parity", "cargo xtask parity".to_owned(), parity::line(&[])?),
+        uncounted("gpu clippy", gpu_clippy),
+        Step { name: "gpu", again: gpu.shown(), run: Box::new(move || gpu_tests(gpu)) },
+        counted(
+            "gpu parity",
+            "cargo xtask parity --device lavapipe".to_owned(),
+            parity::line(&["--device".to_owned(), "lavapipe".to_owned()])?,
+        ),
     ])
+}
+
+/// Every kernel, and the model, on a software Vulkan that is installed if it is missing.
+fn gpu_tests(line: Line) -> anyhow::Result<Count> {
+    lavapipe::ensure()?;
+    run_and_count(&lavapipe::environment(line)?.argument("--").argument("--show-output"))
 }
 
 fn uncounted(name: &'static str, line: Line) -> Step {
@@ -164,7 +185,18 @@ mod tests {
     #[test]
     fn the_steps_are_those_of_the_help() {
         let names: Vec<_> = steps().unwrap().iter().map(|step| step.name).collect();
-        let expected = ["format", "tidy", "fixtures", "clippy", "tests", "documentation", "parity"];
+        let expected = [
+            "format",
+            "tidy",
+            "fixtures",
+            "clippy",
+            "tests",
+            "documentation",
+            "parity",
+            "gpu clippy",
+            "gpu",
+            "gpu parity",
+        ];
         assert_eq!(names, expected);
     }
 }

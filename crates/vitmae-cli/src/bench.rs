@@ -79,14 +79,15 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
         }
         Task::Features => {
             let (seconds, loss) = measure(args.steps, || {
-                model.vit.encode(&pixels, false)?;
+                model.vit.encode(&pixels, false)?.wait()?;
                 Ok(None)
             })?;
             (flops::features(&config), seconds, loss)
         }
     };
     let memory = peak_memory()?;
-    let peak = vitmae_cpu::peak::gflops();
+    // The peak is measured on the CPU alone.
+    let peak = device.is_cpu().then(vitmae_cpu::peak::gflops);
     let [best, median] = [seconds[0], seconds[seconds.len() / 2]];
     let ms = |seconds: f64| 1e3 * seconds / batch as f64;
     let rate = flop * batch as f64 / median / 1e9;
@@ -96,6 +97,7 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             "task": format!("{:?}", args.task).to_lowercase(),
             "batch_size": batch,
             "precision": args.precision,
+            "device": device.to_string(),
             "threads": rayon::current_num_threads(),
             "steps": args.steps,
             "ms_per_image": ms(median),
@@ -113,8 +115,13 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
     println!("{} {:?}, batch {batch}, median of {} steps", args.model, args.task, args.steps);
     println!("{:10.2} ms an image (best {:.2})", ms(median), ms(best));
     println!("{:10.2} images a second", batch as f64 / median);
-    let share = 100.0 * rate / peak;
-    println!("{rate:10.1} GFLOP/s, {share:.0} % of the {peak:.1} measured just now");
+    match peak {
+        Some(peak) => {
+            let share = 100.0 * rate / peak;
+            println!("{rate:10.1} GFLOP/s, {share:.0} % of the {peak:.1} measured just now");
+        }
+        None => println!("{rate:10.1} GFLOP/s"),
+    }
     println!("{:10.1} MiB of memory at most", memory as f64 / f64::from(1 << 20));
     if let Some(loss) = loss {
         println!("{loss:10.5} loss of the last step");

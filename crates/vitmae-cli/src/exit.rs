@@ -4,10 +4,9 @@ use std::ffi::OsString;
 use std::io;
 
 use vitmae_image::ImageError;
+use vitmae_tensor::TensorError;
 use vitmae_trainer::{Failure, TrainerError};
 use vitmae_weights::WeightsError;
-
-use crate::device::DeviceMissing;
 
 /// The run failed.
 const RUN: u8 = 1;
@@ -79,7 +78,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             _ => INPUT,
         });
     }
-    if cause.is::<DeviceMissing>() {
+    if let Some(TensorError::DeviceMissing { .. }) = cause.downcast_ref::<TensorError>() {
         return Some(DEVICE);
     }
     if cause.is::<Usage>() {

@@ -65,7 +65,7 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
         }
         let shape = [paths.len(), config.num_channels, height, width];
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
-        values.extend(pool(&model.encode(&pixels, false)?, args.pool));
+        values.extend(pool(&model.encode(&pixels, false)?, args.pool)?);
     }
     let (count, tokens) = (args.images.len(), 1 + config.num_patches());
     let shape = match args.pool {
@@ -94,11 +94,11 @@ fn encoder(folder: &Path, device: &Device) -> Result<VitMaeModel> {
 }
 
 /// The vectors of a batch of tokens `[B, 1 + L, D]`, one after the other.
-pub fn pool(tokens: &Tensor, pool: Pool) -> Vec<f32> {
+pub fn pool(tokens: &Tensor, pool: Pool) -> Result<Vec<f32>> {
     let (count, width) = (tokens.shape()[1], tokens.shape()[2]);
-    let values = tokens.to_vec();
+    let values = tokens.to_vec()?;
     let images = values.chunks_exact(count * width);
-    match pool {
+    Ok(match pool {
         Pool::None => values,
         Pool::Cls => images.flat_map(|image| image[..width].to_vec()).collect(),
         Pool::Mean => images
@@ -110,7 +110,7 @@ pub fn pool(tokens: &Tensor, pool: Pool) -> Vec<f32> {
                 mean.into_iter().map(move |sum| (sum / (count - 1) as f64) as f32)
             })
             .collect(),
-    }
+    })
 }
 
 fn write_tensor(path: &Path, shape: &[usize], values: Vec<f32>) -> Result<()> {

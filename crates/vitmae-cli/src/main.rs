@@ -1,4 +1,4 @@
-//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, benchmark, demo.
+//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, benchmark, list devices, demo.
 //!
 //! Results go to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 run failed, 2 usage,
 //! 3 bad input, 4 loss not finite, 5 device missing, 6 system or disk failure, 130 and 143 after
@@ -10,6 +10,7 @@
 mod bench;
 mod demo;
 mod device;
+mod doctor;
 mod exit;
 mod features;
 mod flops;
@@ -43,7 +44,7 @@ struct Cli {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 struct Global {
-    /// Where to compute: auto, cpu; this build has no GPU support
+    /// Where to compute: auto, cpu, gpu, wgpu, vulkan, cuda, hip, metal or lavapipe, as in cuda:1
     #[arg(long, global = true, default_value = "auto")]
     device: String,
     /// Threads that compute; results do not depend on it [default: one for each core]
@@ -67,6 +68,8 @@ enum Command {
     Features(features::FeaturesArgs),
     /// Show what a checkpoint holds
     Inspect(inspect::InspectArgs),
+    /// List the devices and test each
+    Doctor(doctor::DoctorArgs),
     /// Measure speed and memory
     Bench(bench::BenchArgs),
     /// Pre-train, reconstruct and probe on images that come with the program, in a few minutes
@@ -76,16 +79,21 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(exit::hyphenate));
     let global = cli.global;
-    let done = device::set_up(&global).and_then(|device| {
+    let done = device::set_up_threads(&global).and_then(|()| {
         // As one of the pool's own threads this one takes part in every parallel loop, instead of sleeping
         // through it and being woken, some hundred times a training step.
-        rayon::scope(|_| match cli.command {
-            Command::Pretrain(args) => pretrain::run(&args, &global, &device),
-            Command::Reconstruct(args) => reconstruct::run(&args, &global, &device),
-            Command::Features(args) => features::run(&args, &global, &device),
-            Command::Inspect(args) => inspect::run(&args, &global),
-            Command::Bench(args) => bench::run(&args, &global, &device),
-            Command::Demo(args) => demo::run(&args, &global, &device),
+        rayon::scope(|_| {
+            // What needs no device opens none: a driver that does not start is then no obstacle.
+            let device = || device::open(&global);
+            match cli.command {
+                Command::Pretrain(args) => pretrain::run(&args, &global, &device()?),
+                Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
+                Command::Features(args) => features::run(&args, &global, &device()?),
+                Command::Inspect(args) => inspect::run(&args, &global),
+                Command::Doctor(args) => doctor::run(&args, &global),
+                Command::Bench(args) => bench::run(&args, &global, &device()?),
+                Command::Demo(args) => demo::run(&args, &global, &device()?),
+            }
         })
     });
     match done {

@@ -112,7 +112,7 @@ pub fn reconstruct(
     let shape = [1, config.num_channels, height, width];
     let input = Tensor::from_slice(device, &shape, &pixels)?;
     let output = model.forward(&input, masking, &ForwardOptions::default())?;
-    let predicted = predicted_pixels(config, &output.logits.to_vec(), &pixels);
+    let predicted = predicted_pixels(config, &output.logits.to_vec()?, &pixels);
     Ok(Reconstruction {
         original: pixels,
         predicted,

@@ -10,7 +10,6 @@ use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
 /// An element-wise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Activation {
     /// `x·Φ(x)` (also `gelu_python`).
     Gelu,

@@ -62,8 +62,8 @@ impl Stream {
         (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 
-    /// The key, for kernels that draw by the million.
-    pub(crate) fn key(&self) -> [u32; 2] {
+    /// The key, for kernels that draw by the million, on a GPU too.
+    pub fn key(&self) -> [u32; 2] {
         self.key
     }
 }

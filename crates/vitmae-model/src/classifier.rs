@@ -110,7 +110,7 @@ impl VitForImageClassification {
         let (logits, _) = self.head(encoded.last_hidden_state)?;
         let loss = labels.map(|labels| {
             check_labels(labels, masking.batch)?;
-            Ok::<_, ModelError>(ops::cross_entropy(&logits, labels, 0.0)?)
+            Ok::<_, ModelError>(ops::cross_entropy(&logits, labels, 0.0)?.item()?)
         });
         Ok(VitForImageClassificationOutput {
             loss: loss.transpose()?,
@@ -121,7 +121,7 @@ impl VitForImageClassification {
     }
 
     /// Adds the gradient of `loss_scale` times the cross entropy to every parameter; returns the
-    /// loss.
+    /// loss, one value that is still on the device.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -130,7 +130,7 @@ impl VitForImageClassification {
         pixels: &Tensor,
         labels: &[i64],
         options: &TrainOptions,
-    ) -> Result<f32, ModelError> {
+    ) -> Result<Tensor, ModelError> {
         let masking = self.all_patches(pixels, &options.forward)?;
         check_labels(labels, masking.batch)?;
         let (x, encoder) = self.vit.forward_cached(pixels, &masking, options)?;

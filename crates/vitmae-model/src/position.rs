@@ -84,7 +84,7 @@ impl Resampling {
 /// The class row's values, the other rows `[L, D]`, and D.
 fn split(table: &Tensor) -> Result<(Vec<f32>, Tensor, usize), TensorError> {
     let width = table.shape().last().copied().unwrap_or(0);
-    let mut class = table.to_vec();
+    let mut class = table.to_vec()?;
     let rows = class.split_off(width.min(class.len()));
     let count = rows.len().checked_div(width).unwrap_or(0);
     Ok((class, Tensor::from_vec(table.device(), &[count, width], rows)?, width))
@@ -92,7 +92,7 @@ fn split(table: &Tensor) -> Result<(Vec<f32>, Tensor, usize), TensorError> {
 
 fn join(class: &[f32], rows: &Tensor, width: usize) -> Result<Tensor, TensorError> {
     let mut all = class.to_vec();
-    all.extend(rows.to_vec());
+    all.extend(rows.to_vec()?);
     let count = all.len().checked_div(width).unwrap_or(0);
     Tensor::from_vec(rows.device(), &[1, count, width], all)
 }

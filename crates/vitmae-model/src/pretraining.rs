@@ -96,7 +96,8 @@ impl VitMaeForPreTraining {
         let decoded = self.decoder.forward(latent, masking, &resampling, traced)?;
         let loss = if masking.removes_any() {
             let (patches, mask) = self.target(pixels, masking)?;
-            Some(ops::loss(&decoded.logits, &patches, &mask, self.target_kind(options.numerics))?)
+            let kind = self.target_kind(options.numerics);
+            Some(ops::loss(&decoded.logits, &patches, &mask, kind)?.item()?)
         } else {
             None
         };
@@ -114,10 +115,11 @@ impl VitMaeForPreTraining {
     }
 
     /// Forward, then the same list reversed: adds the gradient of `loss_scale · loss` to every
-    /// trainable parameter and returns the loss.
+    /// trainable parameter and returns the loss, one value that is still on the device: reading it waits for
+    /// the whole pass.
     ///
     /// # Shapes
-    /// `pixels: [B, C, H, W]`, normalised
+    /// `pixels: [B, C, H, W]`, normalised → `[]`
     ///
     /// # Errors
     /// [`ModelError::NothingRemoved`] if there is no loss, and those of [`forward`](Self::forward).
@@ -126,7 +128,7 @@ impl VitMaeForPreTraining {
         pixels: &Tensor,
         masking: &Masking,
         options: &TrainOptions,
-    ) -> Result<f32, ModelError> {
+    ) -> Result<Tensor, ModelError> {
         if !masking.removes_any() {
             return Err(ModelError::NothingRemoved { patches: masking.num_patches });
         }

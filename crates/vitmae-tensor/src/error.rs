@@ -62,10 +62,56 @@ pub enum TensorError {
         /// Number of rows.
         limit: usize,
     },
-    /// A shape has more elements than memory can address.
+    /// A shape has more elements than memory can address, or than a GPU's kernels count.
     #[error("tensor: the shape {shape:?} has too many elements")]
     TooLarge {
         /// The shape.
         shape: Vec<usize>,
+    },
+    /// Tensors of one operation are on different devices.
+    #[error("{op}: tensors on `{first}` and on `{second}`, expected one device")]
+    Devices {
+        /// The operation.
+        op: &'static str,
+        /// The device of its first tensor.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// No device has this name.
+    #[error(
+        "device `{name}` is unknown, expected auto, cpu, gpu, wgpu, vulkan, cuda, hip, metal or lavapipe, those of GPUs also with a number as in cuda:1"
+    )]
+    DeviceUnknown {
+        /// The name asked for.
+        name: String,
+    },
+    /// This build or this machine does not have the device.
+    #[error("device `{name}` is not available: {why}\nhelp: {remedy}")]
+    DeviceMissing {
+        /// The name asked for.
+        name: String,
+        /// The reason.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A launch or a transfer failed: a compiler or driver refused it, or memory ran out.
+    #[error(
+        "device `{device}` failed: {message}\nhelp: if its memory is full, use a smaller batch"
+    )]
+    DeviceFailed {
+        /// The device.
+        device: String,
+        /// What it says.
+        message: String,
+    },
+    /// One value was asked of a tensor that holds another number of them.
+    #[error("item: the shape {shape:?} has {actual} values, expected 1")]
+    NotOne {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its values.
+        actual: usize,
     },
 }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use crate::{Device, TensorError, tensor};
 
-/// A contiguous array of row numbers, such as `ids_keep: [B, K]`. Cloning shares the memory.
+/// A contiguous array of row numbers, such as `ids_keep: [B, K]`. Cloning shares the memory; the CPU always
+/// has a copy, to check their range.
 #[derive(Clone, Debug)]
 pub struct Indices {
     device: Device,
     shape: Vec<usize>,
     values: Arc<[u32]>,
     largest: Option<u32>,
+    #[cfg(feature = "gpu")]
+    on_gpu: Option<vitmae_kernels::Ids>,
 }
 
 impl Indices {
@@ -24,8 +27,14 @@ impl Indices {
         values: &[u32],
     ) -> Result<Self, TensorError> {
         tensor::check_length(shape, values.len())?;
-        let (device, shape) = (device.clone(), shape.to_vec());
-        Ok(Self { device, shape, values: values.into(), largest: values.iter().copied().max() })
+        Ok(Self {
+            device: device.clone(),
+            shape: shape.to_vec(),
+            values: values.into(),
+            largest: values.iter().copied().max(),
+            #[cfg(feature = "gpu")]
+            on_gpu: device.client().map(|client| vitmae_kernels::Ids::from_slice(client, values)),
+        })
     }
 
     /// The device that holds them.
@@ -45,6 +54,28 @@ impl Indices {
 
     pub(crate) fn as_slice(&self) -> &[u32] {
         &self.values
+    }
+
+    /// The copy on the GPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn ids(&self) -> &vitmae_kernels::Ids {
+        match &self.on_gpu {
+            Some(ids) => ids,
+            None => unreachable!("operations check that their arguments share a device"),
+        }
+    }
+
+    /// Checks that they are on the device of `tensor`.
+    pub(crate) fn expect_beside(
+        &self,
+        op: &'static str,
+        tensor: &crate::Tensor,
+    ) -> Result<(), TensorError> {
+        if &self.device == tensor.device() {
+            return Ok(());
+        }
+        let (first, second) = (tensor.device().to_string(), self.device.to_string());
+        Err(TensorError::Devices { op, first, second })
     }
 
     /// Checks that every number is below `limit`.

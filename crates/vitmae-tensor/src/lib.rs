@@ -10,6 +10,9 @@
 //! Cloning a tensor shares its memory; an operation that writes in place copies shared memory first.
 //! Memory comes from a pool and returns to it on drop, so a steady training step allocates nothing.
 //!
+//! On a GPU operations are queued and return at once; a failure shows where values are read or
+//! waited for: [`Tensor::to_vec`], [`Tensor::item`], [`Tensor::wait`]. All tensors of an operation must be on one device.
+//!
 //! **Parameter gradients add, activation gradients are new.** An operation that computes the gradient
 //! of a parameter takes a slot, `&mut Option<Tensor>`: an empty one is filled, a full one is added to.
 //!
@@ -18,6 +21,8 @@
 
 mod device;
 mod error;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod indices;
 pub mod ops;
 mod pool;
@@ -25,6 +30,8 @@ mod tensor;
 
 pub use device::Device;
 pub use error::TensorError;
+#[cfg(feature = "gpu")]
+pub use gpu::GpuInfo;
 pub use indices::Indices;
 pub use pool::{MemoryUse, memory_use};
 pub use tensor::Tensor;

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "gpu")]
+use vitmae_kernels::{Array, Dtype};
+
 use crate::pool::Buffer;
 use crate::{Device, TensorError};
 
@@ -10,14 +13,21 @@ use crate::{Device, TensorError};
 /// ```
 /// use vitmae_tensor::{Device, Tensor};
 /// let x = Tensor::from_vec(&Device::cpu(), &[2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
-/// assert_eq!((x.shape(), x.to_vec()[4]), (&[2, 3][..], 5.0));
+/// assert_eq!((x.shape(), x.to_vec()?[4]), (&[2, 3][..], 5.0));
 /// # Ok::<(), vitmae_tensor::TensorError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tensor {
     device: Device,
     shape: Vec<usize>,
-    buffer: Arc<Buffer>,
+    storage: Storage,
+}
+
+#[derive(Clone, Debug)]
+enum Storage {
+    Cpu(Arc<Buffer>),
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<Array>),
 }
 
 impl Tensor {
@@ -43,6 +53,12 @@ impl Tensor {
         values: &[f32],
     ) -> Result<Self, TensorError> {
         check_length(shape, values.len())?;
+        #[cfg(feature = "gpu")]
+        if let Some(client) = device.client() {
+            gpu_elements(shape)?;
+            let storage = Storage::Gpu(Arc::new(Array::from_f32(client, values)));
+            return Ok(Self { device: device.clone(), shape: shape.to_vec(), storage });
+        }
         Self::written(device, shape, |out| out.copy_from_slice(values))
     }
 
@@ -51,10 +67,25 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::TooLarge`] if the shape has more elements than memory can address.
     pub fn zeros(device: &Device, shape: &[usize]) -> Result<Self, TensorError> {
+        #[cfg(feature = "gpu")]
+        if device.gpu().is_some() {
+            return Self::from_slice(device, shape, &vec![0.0; elements(shape)?]);
+        }
         Self::written(device, shape, |out| out.fill(0.0))
     }
 
-    /// A tensor that `write` fills in full.
+    /// A tensor with unspecified values.
+    pub(crate) fn empty(device: &Device, shape: &[usize]) -> Result<Self, TensorError> {
+        #[cfg(feature = "gpu")]
+        if let Some(client) = device.client() {
+            let array = Array::empty(client, gpu_elements(shape)?, Dtype::F32);
+            let storage = Storage::Gpu(Arc::new(array));
+            return Ok(Self { device: device.clone(), shape: shape.to_vec(), storage });
+        }
+        Self::written(device, shape, |_| {})
+    }
+
+    /// A tensor of the CPU that `write` fills in full.
     pub(crate) fn written(
         device: &Device,
         shape: &[usize],
@@ -62,7 +93,8 @@ impl Tensor {
     ) -> Result<Self, TensorError> {
         let mut buffer = Buffer::take(elements(shape)?);
         write(buffer.as_mut_slice());
-        Ok(Self { device: device.clone(), shape: shape.to_vec(), buffer: Arc::new(buffer) })
+        let storage = Storage::Cpu(Arc::new(buffer));
+        Ok(Self { device: device.clone(), shape: shape.to_vec(), storage })
     }
 
     /// The device that holds it.
@@ -85,9 +117,55 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// A copy of the values in row-major order.
-    pub fn to_vec(&self) -> Vec<f32> {
-        self.as_slice().to_vec()
+    /// A copy of the values in row-major order; waits for the operations that they come from.
+    ///
+    /// # Errors
+    /// [`TensorError::DeviceFailed`] if one of them, or the transfer, failed.
+    pub fn to_vec(&self) -> Result<Vec<f32>, TensorError> {
+        match &self.storage {
+            Storage::Cpu(buffer) => Ok(buffer.as_slice().to_vec()),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(array) => {
+                let gpu = self.device.gpu().unwrap_or_else(|| unreachable!("an array has a GPU"));
+                array.to_f32(&gpu.client).map_err(|error| gpu.failed(error))
+            }
+        }
+    }
+
+    /// The only value; waits as [`to_vec`](Self::to_vec) does.
+    ///
+    /// # Errors
+    /// [`TensorError::NotOne`] if there is not exactly one, and those of [`to_vec`](Self::to_vec).
+    pub fn item(&self) -> Result<f32, TensorError> {
+        match self.to_vec()?[..] {
+            [value] => Ok(value),
+            ref values => {
+                Err(TensorError::NotOne { shape: self.shape.clone(), actual: values.len() })
+            }
+        }
+    }
+
+    /// Waits until the values are there.
+    ///
+    /// # Errors
+    /// [`TensorError::DeviceFailed`] if an operation that they come from failed.
+    pub fn wait(&self) -> Result<(), TensorError> {
+        #[cfg(feature = "gpu")]
+        if let (Storage::Gpu(array), Some(gpu)) = (&self.storage, self.device.gpu()) {
+            return array.wait(&gpu.client).map_err(|error| gpu.failed(error));
+        }
+        Ok(())
+    }
+
+    /// The same values on another device.
+    ///
+    /// # Errors
+    /// [`TensorError::DeviceFailed`] if a transfer fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self, TensorError> {
+        if device == &self.device {
+            return Ok(self.clone());
+        }
+        Self::from_slice(device, &self.shape, &self.to_vec()?)
     }
 
     /// The same values under another shape.
@@ -106,24 +184,77 @@ impl Tensor {
     /// [`TensorError::Length`] if their count differs.
     pub fn set(&mut self, values: &[f32]) -> Result<(), TensorError> {
         check_length(&self.shape, values.len())?;
+        #[cfg(feature = "gpu")]
+        if self.device.gpu().is_some() {
+            *self = Self::from_slice(&self.device, &self.shape, values)?;
+            return Ok(());
+        }
         self.make_mut().copy_from_slice(values);
         Ok(())
     }
 
+    /// The values of a tensor of the CPU; operations check that their tensors share a device.
     pub(crate) fn as_slice(&self) -> &[f32] {
-        self.buffer.as_slice()
+        match &self.storage {
+            Storage::Cpu(buffer) => buffer.as_slice(),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => unreachable!("a tensor of a GPU in an operation of the CPU"),
+        }
     }
 
-    /// The values for writing in place; shared memory is copied first.
+    /// The values of a tensor of the CPU for writing in place; shared memory is copied first.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
-        if Arc::get_mut(&mut self.buffer).is_none() {
-            let mut own = Buffer::take(self.len());
-            own.as_mut_slice().copy_from_slice(self.buffer.as_slice());
-            self.buffer = Arc::new(own);
+        let buffer = match &mut self.storage {
+            Storage::Cpu(buffer) => buffer,
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => unreachable!("a tensor of a GPU in an operation of the CPU"),
+        };
+        if Arc::get_mut(buffer).is_none() {
+            let shared = buffer.as_slice();
+            let mut own = Buffer::take(shared.len());
+            own.as_mut_slice().copy_from_slice(shared);
+            *buffer = Arc::new(own);
         }
-        match Arc::get_mut(&mut self.buffer) {
+        match Arc::get_mut(buffer) {
             Some(buffer) => buffer.as_mut_slice(),
             None => unreachable!("the buffer was just made"),
+        }
+    }
+
+    /// The values of a tensor of a GPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn array(&self) -> &Array {
+        match &self.storage {
+            Storage::Gpu(array) => array,
+            Storage::Cpu(_) => unreachable!("a tensor of the CPU in an operation of a GPU"),
+        }
+    }
+
+    /// The values of a tensor of a GPU for writing in place; shared memory is copied first.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn array_mut(&mut self) -> Result<&Array, TensorError> {
+        use vitmae_kernels::activation::{self, Activation};
+        let is_shared = match &self.storage {
+            Storage::Gpu(array) => Arc::strong_count(array) > 1,
+            Storage::Cpu(_) => unreachable!("a tensor of the CPU in an operation of a GPU"),
+        };
+        if let Some(client) = self.device.client().filter(|_| is_shared) {
+            let own = Self::empty(&self.device, &self.shape)?;
+            activation::forward(client, Activation::Linear, self.array(), own.array());
+            *self = own;
+        }
+        Ok(self.array())
+    }
+
+    /// Checks that all tensors of an operation are on one device.
+    pub(crate) fn expect_together(op: &'static str, tensors: &[&Self]) -> Result<(), TensorError> {
+        let [first, others @ ..] = tensors else { return Ok(()) };
+        match others.iter().find(|other| other.device != first.device) {
+            None => Ok(()),
+            Some(other) => {
+                let (first, second) = (first.device.to_string(), other.device.to_string());
+                Err(TensorError::Devices { op, first, second })
+            }
         }
     }
 
@@ -168,7 +299,29 @@ impl Tensor {
     }
 }
 
-/// Adds to a gradient's slot, or fills it: `write(values, accumulate)` gets the slot's memory, and
+/// Memory of a gradient's slot on a GPU, made if the slot is empty, and whether to add to what is there.
+#[cfg(feature = "gpu")]
+pub(crate) fn slot_array(
+    slot: &mut Option<Tensor>,
+    device: &Device,
+    shape: &[usize],
+) -> Result<(Array, bool), TensorError> {
+    let accumulate = slot.is_some();
+    let gradient = match slot {
+        Some(gradient) => {
+            gradient.expect("gradient", "gradient", shape)?;
+            if &gradient.device != device {
+                let (first, second) = (device.to_string(), gradient.device.to_string());
+                return Err(TensorError::Devices { op: "gradient", first, second });
+            }
+            gradient
+        }
+        None => slot.insert(Tensor::empty(device, shape)?),
+    };
+    Ok((gradient.array_mut()?.clone(), accumulate))
+}
+
+/// Adds to a gradient's slot of the CPU, or fills it: `write(values, accumulate)` gets the slot's memory, and
 /// whether to add to what is there.
 pub(crate) fn into_slot(
     slot: &mut Option<Tensor>,
@@ -194,6 +347,16 @@ fn elements(shape: &[usize]) -> Result<usize, TensorError> {
     count.filter(fits).ok_or_else(|| TensorError::TooLarge { shape: shape.to_vec() })
 }
 
+/// The same for a GPU, whose kernels count elements in 32 bits, SPIR-V's with a sign.
+#[cfg(feature = "gpu")]
+fn gpu_elements(shape: &[usize]) -> Result<usize, TensorError> {
+    let count = elements(shape)?;
+    if count > i32::MAX as usize {
+        return Err(TensorError::TooLarge { shape: shape.to_vec() });
+    }
+    Ok(count)
+}
+
 pub(crate) fn check_length(shape: &[usize], actual: usize) -> Result<(), TensorError> {
     let expected = elements(shape)?;
     if actual == expected {
@@ -212,7 +375,7 @@ mod tests {
         let mut a = Tensor::from_vec(&device, &[2], vec![1.0, 2.0]).unwrap();
         let b = a.clone();
         a.set(&[3.0, 4.0]).unwrap();
-        assert_eq!((a.to_vec(), b.to_vec()), (vec![3.0, 4.0], vec![1.0, 2.0]));
+        assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![3.0, 4.0], vec![1.0, 2.0]));
     }
 
     #[test]
@@ -235,7 +398,7 @@ mod tests {
         };
         for expected in [1.0, 2.0, 3.0] {
             into_slot(&mut slot, &device, &[2], write).unwrap();
-            assert_eq!(slot.as_ref().unwrap().to_vec(), [expected; 2]);
+            assert_eq!(slot.as_ref().unwrap().to_vec().unwrap(), [expected; 2]);
         }
         assert!(into_slot(&mut slot, &device, &[3], write).is_err());
     }

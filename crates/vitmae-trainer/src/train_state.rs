@@ -70,7 +70,7 @@ impl TrainState {
         let dropout_seed = Stream::new(seed, "dropout", batch, 0).bits(0);
         let loss_scale = weight as f32;
         let options = TrainOptions { loss_scale, dropout_seed, ..TrainOptions::default() };
-        Ok(self.model.forward_backward(pixels, masking, &options)?)
+        Ok(self.model.forward_backward(pixels, masking, &options)?.item()?)
     }
 
     /// Global norm of the accumulated gradient: the root of the sum of all squares.
@@ -78,13 +78,11 @@ impl TrainState {
     /// # Errors
     /// [`TrainerError::Tensor`].
     pub fn gradient_norm(&self) -> Result<f64, TrainerError> {
-        let mut squares = 0.0;
-        for parameter in self.model.parameters() {
-            if let Some(gradient) = parameter.grad.as_ref().filter(|_| parameter.trainable) {
-                squares += f64::from(ops::norm(gradient)?).powi(2);
-            }
-        }
-        Ok(squares.sqrt())
+        let parameters = self.model.parameters();
+        let trainable = parameters.iter().filter(|parameter| parameter.trainable);
+        let gradients: Vec<&Tensor> =
+            trainable.filter_map(|parameter| parameter.grad.as_ref()).collect();
+        Ok(ops::global_norm(&gradients)?)
     }
 
     /// Updates the parameters from the accumulated gradient, scaled down to norm `clip` if longer,

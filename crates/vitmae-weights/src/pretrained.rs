@@ -161,7 +161,9 @@ pub fn save_pretrained_with<M: Pretrained>(
     let parameters: Vec<ParameterShape> = params.iter().map(shape).collect();
     let (class, layout) = (M::CLASS, M::LAYOUT);
     let saved = Saved { config: &config, class, layout, parameters: &parameters };
-    save(folder, &saved, options, |index| Ok(params[index].value.to_vec()))
+    save(folder, &saved, options, |index| {
+        Ok(params[index].value.to_vec().map_err(ModelError::from)?)
+    })
 }
 
 #[cfg(test)]
@@ -191,7 +193,7 @@ mod tests {
     fn same(a: &[&Param], b: &[&Param]) {
         assert_eq!(a.len(), b.len());
         for (a, b) in a.iter().zip(b) {
-            assert_eq!((&a.name, a.value.to_vec()), (&b.name, b.value.to_vec()));
+            assert_eq!((&a.name, a.value.to_vec().unwrap()), (&b.name, b.value.to_vec().unwrap()));
             assert_eq!(a.trainable, b.trainable, "{}", a.name);
         }
     }

@@ -32,7 +32,7 @@ fn run() -> Result<usize> {
     );
     let (mut passed, mut failed) = (0, 0);
     for name in &devices {
-        let device = device(name)?;
+        let device = Device::open(name)?;
         for folder in &folders {
             let case_name = folder.file_name().unwrap_or_default().to_string_lossy();
             let case = Case::read(folder).map_err(anyhow::Error::from);
@@ -62,13 +62,6 @@ fn print_rows(case: &str, reports: &[Report], device: &str) -> bool {
         }
     }
     reports.iter().all(Report::passed)
-}
-
-fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" | "auto" => Ok(Device::cpu()),
-        _ => bail!("device `{name}` is not available: this build has no GPU support"),
-    }
 }
 
 /// `--cases DIR` and any number of `--device NAME`.

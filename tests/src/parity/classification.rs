@@ -19,12 +19,12 @@ pub(super) fn run(case: &Case, device: &Device, head: cases::Head) -> Result<Out
     let pixels = pixels(case, device)?;
     let output = network.forward(&pixels, Some(labels), &options(case))?;
     let mut outputs = Outputs::default();
-    outputs.put("logits", &output.logits);
+    outputs.put("logits", &output.logits)?;
     if let Some(loss) = output.loss {
         outputs.put_f32("loss", &[], vec![loss]);
     }
-    outputs.put_all("hidden_states", output.hidden_states);
-    outputs.put_all("attentions", output.attentions);
+    outputs.put_all("hidden_states", output.hidden_states)?;
+    outputs.put_all("attentions", output.attentions)?;
     let train = TrainOptions { forward: options(case), dropout: false, ..TrainOptions::default() };
     network.forward_backward(&pixels, labels, &train)?;
     model::put_gradients(&mut outputs, &network.parameters())?;

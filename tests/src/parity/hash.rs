@@ -41,19 +41,17 @@ pub(super) fn run(case: &Case, device: &Device, batch: usize) -> Result<Outputs>
     if let Some(loss) = output.loss {
         outputs.put_f32("loss", &[], vec![loss]);
     }
-    outputs.put_f32("logits_slice", &[batch, ROWS, COLUMNS], corner(&output.logits));
-    let hidden = corner(&output.last_hidden_state);
+    outputs.put_f32("logits_slice", &[batch, ROWS, COLUMNS], corner(&output.logits)?);
+    let hidden = corner(&output.last_hidden_state)?;
     outputs.put_f32("hidden_slice", &[batch, ROWS, COLUMNS], hidden);
     Ok(outputs)
 }
 
 /// `x[:, :4, :8]` of `[B, N, D]`.
-fn corner(x: &Tensor) -> Vec<f32> {
-    let &[_, rows, width] = x.shape() else { return Vec::new() };
-    let values = x.to_vec();
+fn corner(x: &Tensor) -> Result<Vec<f32>> {
+    let &[_, rows, width] = x.shape() else { return Ok(Vec::new()) };
+    let values = x.to_vec()?;
     let images = values.chunks_exact(rows * width);
-    images
-        .flat_map(|image| image.chunks_exact(width).take(ROWS))
-        .flat_map(|row| row[..COLUMNS.min(width)].to_vec())
-        .collect()
+    let rows = images.flat_map(|image| image.chunks_exact(width).take(ROWS));
+    Ok(rows.flat_map(|row| row[..COLUMNS.min(width)].to_vec()).collect())
 }

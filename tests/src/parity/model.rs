@@ -22,7 +22,7 @@ pub(super) fn gradients(case: &Case, device: &Device) -> Result<Outputs> {
         TrainOptions { forward: options(case), dropout: false, ..TrainOptions::default() };
     let loss = model.forward_backward(&pixels(case, device)?, &masking, &options)?;
     // The loss of the training pass counts; the forward pass gave the rest.
-    outputs.put_f32("loss", &[], vec![loss]);
+    outputs.put_f32("loss", &[], vec![loss.item()?]);
     put_gradients(&mut outputs, &model.parameters())?;
     Ok(outputs)
 }
@@ -36,10 +36,10 @@ pub(super) fn encoder(case: &Case, device: &Device) -> Result<Outputs> {
     let masking = masking_of(case, model.config.mask_ratio)?;
     let output = model.forward(&pixels(case, device)?, &masking, &options(case))?;
     let mut outputs = Outputs::default();
-    outputs.put("last_hidden_state", &output.last_hidden_state);
+    outputs.put("last_hidden_state", &output.last_hidden_state)?;
     outputs.put_masking(&masking);
-    outputs.put_all("hidden_states", output.hidden_states);
-    outputs.put_all("attentions", output.attentions);
+    outputs.put_all("hidden_states", output.hidden_states)?;
+    outputs.put_all("attentions", output.attentions)?;
     Ok(outputs)
 }
 
@@ -87,11 +87,11 @@ fn forward(
     if let Some(loss) = output.loss {
         outputs.put_f32("loss", &[], vec![loss]);
     }
-    outputs.put("logits", &output.logits);
-    outputs.put("last_hidden_state", &output.last_hidden_state);
+    outputs.put("logits", &output.logits)?;
+    outputs.put("last_hidden_state", &output.last_hidden_state)?;
     outputs.put_masking(&masking);
-    outputs.put_all("hidden_states", output.hidden_states);
-    outputs.put_all("attentions", output.attentions);
+    outputs.put_all("hidden_states", output.hidden_states)?;
+    outputs.put_all("attentions", output.attentions)?;
     Ok(outputs)
 }
 

@@ -15,7 +15,7 @@ fn spread(model: &VitMaeForPreTraining, draws: &mut Draws) -> f64 {
     let pixels = tiny::tensor(config, 1, &tiny::pixels(config, 1, draws));
     let masking = tiny::masking(config, 1, draws);
     let output = model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap();
-    let (logits, width) = (output.logits.to_vec(), config.patch_dim());
+    let (logits, width) = (output.logits.to_vec().unwrap(), config.patch_dim());
     let removed: Vec<&[f32]> = logits
         .chunks_exact(width)
         .zip(&output.mask)

@@ -57,16 +57,19 @@ fn check(config: VitMaeConfig) {
     // Norms and biases away from ones and zeros, so that none can hide.
     for param in model.parameters_mut() {
         let moved: Vec<f32> =
-            param.value.to_vec().iter().map(|x| x + 0.1 * draws.vec_f32(1)[0]).collect();
+            param.value.to_vec().unwrap().iter().map(|x| x + 0.1 * draws.vec_f32(1)[0]).collect();
         param.set(&moved).unwrap();
     }
     let options = TrainOptions::default();
     let tensor = tiny::tensor(&config, batch, &pixels);
-    let loss = model.forward_backward(&tensor, &masking, &options).unwrap();
+    let loss = model.forward_backward(&tensor, &masking, &options).unwrap().item().unwrap();
 
     let (wide, reference) = (widen(&pixels), reference(&config));
-    let values: Parameters =
-        model.parameters().iter().map(|p| (p.name.clone(), widen(&p.value.to_vec()))).collect();
+    let values: Parameters = model
+        .parameters()
+        .iter()
+        .map(|p| (p.name.clone(), widen(&p.value.to_vec().unwrap())))
+        .collect();
     let loss_at = |values: &Parameters| pretraining(&reference, values, &wide, &masking_f64).loss;
     let expected = loss_at(&values);
     assert!((f64::from(loss) - expected).abs() < 1e-5 * expected, "{loss} {expected}");
@@ -75,7 +78,7 @@ fn check(config: VitMaeConfig) {
             assert!(!param.trainable, "`{}` has no gradient", param.name);
             continue;
         };
-        let gradient = gradient.to_vec();
+        let gradient = gradient.to_vec().unwrap();
         let chosen: Vec<usize> = match gradient.len() {
             few if few <= SAMPLES => (0..few).collect(),
             many => (0..SAMPLES).map(|_| draws.integer(0..=many - 1)).collect(),
@@ -85,7 +88,7 @@ fn check(config: VitMaeConfig) {
             values.insert(param.name.clone(), moved.to_vec());
             loss_at(&values)
         };
-        let numeric = numeric_gradient_at(of, &widen(&param.value.to_vec()), &chosen);
+        let numeric = numeric_gradient_at(of, &widen(&param.value.to_vec().unwrap()), &chosen);
         let analytic: Vec<f32> = chosen.iter().map(|&at| gradient[at]).collect();
         compare(&param.name, &analytic, &numeric, Tolerance::new(1e-6, 1e-4)).assert();
     }

@@ -23,7 +23,7 @@ fn outputs_have_their_shapes_and_are_there_when_asked_for() {
         ..ForwardOptions::default()
     };
     let full = model.forward(&pixels, &masking, &options).unwrap();
-    assert_eq!(full.logits.to_vec(), plain.logits.to_vec());
+    assert_eq!(full.logits.to_vec().unwrap(), plain.logits.to_vec().unwrap());
     assert_eq!(full.logits.shape(), [2, 16, 12]);
     assert_eq!(full.last_hidden_state.shape(), [2, 5, 16]);
     let shapes = |tensors: Option<Vec<Tensor>>| -> Vec<Vec<usize>> {
@@ -33,7 +33,7 @@ fn outputs_have_their_shapes_and_are_there_when_asked_for() {
     assert_eq!(shapes(full.attentions.clone()), vec![vec![2, 2, 5, 5]; 2]);
     assert_eq!(shapes(full.decoder_hidden_states), vec![vec![2, 17, 8]; 2]);
     assert_eq!(shapes(full.decoder_attentions), vec![vec![2, 2, 17, 17]; 1]);
-    for row in full.attentions.unwrap()[0].to_vec().chunks_exact(5) {
+    for row in full.attentions.unwrap()[0].to_vec().unwrap().chunks_exact(5) {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
     }
 }
@@ -47,7 +47,7 @@ fn encoding_keeps_the_grid_and_forward_shuffles_it() {
     let noise: Vec<f64> = (0..32).map(|_| draws.uniform()).collect();
     let masking = Masking::from_noise(&noise, 2, 16, 0.0).unwrap();
     let shuffled = model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap();
-    assert!(grid.to_vec() != shuffled.last_hidden_state.to_vec());
+    assert!(grid.to_vec().unwrap() != shuffled.last_hidden_state.to_vec().unwrap());
     // Class token first, then `ids_restore` finds the patches again.
     let rows: Vec<u32> = masking
         .ids_restore
@@ -56,7 +56,7 @@ fn encoding_keeps_the_grid_and_forward_shuffles_it() {
         .collect();
     let rows = Indices::from_slice(&Device::cpu(), &[2, 17], &rows).unwrap();
     let restored = ops::gather(&shuffled.last_hidden_state, &rows).unwrap();
-    for (a, b) in restored.to_vec().iter().zip(grid.to_vec()) {
+    for (a, b) in restored.to_vec().unwrap().iter().zip(grid.to_vec().unwrap()) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
 }
@@ -72,7 +72,7 @@ fn a_mask_says_the_same_as_the_noise_it_came_from() {
     let by_list = Masking::from_kept(&by_noise.ids_keep, 3, 16).unwrap();
     let run = |masking: &Masking| {
         let output = model.forward(&pixels, masking, &ForwardOptions::default()).unwrap();
-        (output.loss.unwrap(), output.logits.to_vec())
+        (output.loss.unwrap(), output.logits.to_vec().unwrap())
     };
     let (loss, logits) = run(&by_noise);
     assert_eq!((loss, logits.clone()), run(&by_list));
@@ -89,13 +89,13 @@ fn a_batch_is_its_images_one_by_one() {
     let masking = tiny::masking(&config, 3, &mut draws);
     let options = ForwardOptions::default();
     let all = model.forward(&tiny::tensor(&config, 3, &pixels), &masking, &options).unwrap();
-    let all = all.logits.to_vec();
+    let all = all.logits.to_vec().unwrap();
     for image in 0..3 {
         let each = pixels.len() / 3;
         let one = tiny::tensor(&config, 1, &pixels[image * each..][..each]);
         let kept = &masking.ids_keep[image * masking.len_keep..][..masking.len_keep];
         let masking = Masking::from_kept(kept, 1, 16).unwrap();
-        let logits = model.forward(&one, &masking, &options).unwrap().logits.to_vec();
+        let logits = model.forward(&one, &masking, &options).unwrap().logits.to_vec().unwrap();
         assert_eq!(all[image * logits.len()..][..logits.len()], logits);
     }
 }
@@ -107,7 +107,7 @@ fn nothing_removed_is_no_loss_and_cannot_be_trained_on() {
     let pixels = tiny::tensor(&config, 1, &tiny::pixels(&config, 1, &mut draws));
     let masking = Masking::none(1, 16);
     let output = model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap();
-    assert!(output.loss.is_none() && output.logits.to_vec().iter().all(|x| x.is_finite()));
+    assert!(output.loss.is_none() && output.logits.to_vec().unwrap().iter().all(|x| x.is_finite()));
     let error = model.forward_backward(&pixels, &masking, &Default::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -159,7 +159,7 @@ fn both_ways_of_resampling_run_and_the_record_decides_the_default() {
             interpolation: way,
             ..ForwardOptions::default()
         };
-        model(config).forward(&pixels, &masking, &options).unwrap().logits.to_vec()
+        model(config).forward(&pixels, &masking, &options).unwrap().logits.to_vec().unwrap()
     };
     let [hf1d, grid2d] =
         [Interpolation::Hf1d, Interpolation::Grid2d].map(|way| run(&config, Some(way)));
@@ -180,9 +180,12 @@ fn threads_do_not_change_a_bit_of_a_training_step() {
             let mut model = model(&config);
             let pixels = tiny::tensor(&config, 5, &pixels);
             let loss = model.forward_backward(&pixels, &masking, &Default::default()).unwrap();
-            let gradients: Vec<Vec<f32>> =
-                model.parameters().iter().filter_map(|p| Some(p.grad.as_ref()?.to_vec())).collect();
-            (loss, gradients)
+            let gradients: Vec<Vec<f32>> = model
+                .parameters()
+                .iter()
+                .filter_map(|p| Some(p.grad.as_ref()?.to_vec().unwrap()))
+                .collect();
+            (loss.item().unwrap(), gradients)
         })
     };
     let one = step(1);

@@ -3,7 +3,7 @@
 use super::{is_test, package, product_lines};
 use crate::workspace::File;
 
-const PRINTING: [&str; 2] = ["crates/vitmae-cli", "xtask"];
+const PRINTING: [&str; 3] = ["crates/vitmae-cli", "xtask", "targets"];
 const MACROS: [&str; 4] = ["println!", "eprintln!", "print!", "eprint!"];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {

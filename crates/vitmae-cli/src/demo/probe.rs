@@ -88,7 +88,7 @@ fn features(
         let shape = [some.len(), model.config.num_channels, height, width];
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
         let tokens = model.vit.encode(&pixels, false).context("cannot encode the digits")?;
-        all.extend(pool(&tokens, Pool::Mean));
+        all.extend(pool(&tokens, Pool::Mean)?);
     }
     Ok(all)
 }

@@ -23,6 +23,16 @@ pub fn adamw(
     gradient.expect("adamw", "gradient", value.shape())?;
     m.expect("adamw", "m", value.shape())?;
     v.expect("adamw", "v", value.shape())?;
+    Tensor::expect_together("adamw", &[value, gradient, m, v])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = gradient.device().client() {
+        use vitmae_kernels::adamw::{Parameter, Settings, step};
+        let AdamW { lr, betas, eps, weight_decay, step: number, gradient_scale } = *settings;
+        let settings = Settings { lr, betas, eps, weight_decay, step: number, gradient_scale };
+        let (value, m, v) = (value.array_mut()?, m.array_mut()?, v.array_mut()?);
+        step(client, &[Parameter { value, gradient: gradient.array(), m, v, settings }]);
+        return Ok(());
+    }
     let (value, gradient) = (value.make_mut(), gradient.as_slice());
     vitmae_cpu::adamw::step(value, gradient, m.make_mut(), v.make_mut(), settings);
     Ok(())

@@ -1,6 +1,8 @@
 //! Multi-head self-attention over packed rows q|k|v, without a matrix of all pairs.
 
 use vitmae_cpu::attention::{self as cpu, Shape};
+#[cfg(feature = "gpu")]
+use vitmae_kernels::attention as gpu;
 
 use super::Dropout;
 use crate::{Tensor, TensorError};
@@ -31,7 +33,15 @@ pub fn attention(
     let shape = shape_of("attention", qkv, heads)?;
     let Shape { batch, tokens, heads, .. } = shape;
     let device = qkv.device();
-    let mut lse = Tensor::written(device, &[batch, heads, tokens], |_| {})?;
+    let mut lse = Tensor::empty(device, &[batch, heads, tokens])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = device.client() {
+        let out = Tensor::empty(device, &[batch, tokens, shape.width()])?;
+        let dropout = dropout.map(super::dropout::of_kernels);
+        let shape = of_kernels(shape);
+        gpu::forward(client, qkv.array(), dropout.as_ref(), shape, out.array(), lse.array());
+        return Ok(Attended { out, lse });
+    }
     let out = Tensor::written(device, &[batch, tokens, shape.width()], |out| {
         cpu::forward(qkv.as_slice(), dropout, shape, out, lse.make_mut());
     })?;
@@ -55,6 +65,16 @@ pub fn attention_backward(
     out.expect(OP, "out", &[shape.batch, shape.tokens, shape.width()])?;
     dout.expect(OP, "dout", out.shape())?;
     lse.expect(OP, "lse", &[shape.batch, shape.heads, shape.tokens])?;
+    Tensor::expect_together(OP, &[dout, qkv, out, lse])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = qkv.device().client() {
+        let dqkv = Tensor::empty(qkv.device(), qkv.shape())?;
+        let dropout = dropout.map(super::dropout::of_kernels);
+        let (dout, out, lse) = (dout.array(), out.array(), lse.array());
+        let shape = of_kernels(shape);
+        gpu::backward(client, dout, qkv.array(), out, lse, dropout.as_ref(), shape, dqkv.array());
+        return Ok(dqkv);
+    }
     Tensor::written(qkv.device(), qkv.shape(), |dqkv| {
         let (dout, out) = (dout.as_slice(), out.as_slice());
         cpu::backward(dout, qkv.as_slice(), out, lse.as_slice(), dropout, shape, dqkv);
@@ -74,6 +94,13 @@ pub fn attention_probabilities(
     let shape = shape_of(OP, qkv, heads)?;
     let Shape { batch, tokens, heads, .. } = shape;
     lse.expect(OP, "lse", &[batch, heads, tokens])?;
+    Tensor::expect_together(OP, &[qkv, lse])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = qkv.device().client() {
+        let p = Tensor::empty(qkv.device(), &[batch, heads, tokens, tokens])?;
+        gpu::probabilities(client, qkv.array(), lse.array(), of_kernels(shape), p.array());
+        return Ok(p);
+    }
     Tensor::written(qkv.device(), &[batch, heads, tokens, tokens], |p| {
         cpu::probabilities(qkv.as_slice(), lse.as_slice(), shape, p);
     })
@@ -87,4 +114,9 @@ fn shape_of(op: &'static str, qkv: &Tensor, heads: usize) -> Result<Shape, Tenso
         return Err(TensorError::NotDivisible { op, what, found: width, divisor: 3 * heads });
     }
     Ok(Shape { batch, tokens, heads, head_dim: width / parts })
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(Shape { batch, tokens, heads, head_dim }: Shape) -> gpu::Shape {
+    gpu::Shape { batch, tokens, heads, head_dim }
 }

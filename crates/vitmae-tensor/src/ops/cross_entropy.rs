@@ -8,15 +8,27 @@ use crate::{Tensor, TensorError};
 /// with no counted row it is NaN, as in PyTorch.
 ///
 /// # Shapes
-/// `logits: [B, classes]`, `labels: [B]` in `0..classes` or −100; `smoothing` in [0, 1).
+/// `logits: [B, classes]`, `labels: [B]` in `0..classes` or −100; `smoothing` in [0, 1) → one value, `[]`
 ///
 /// # Errors
 /// [`TensorError::Length`] for another number of labels, [`TensorError::Index`] for a wrong one.
 ///
 /// Source: `torch.nn.functional.cross_entropy`.
-pub fn cross_entropy(logits: &Tensor, labels: &[i64], smoothing: f32) -> Result<f32, TensorError> {
+pub fn cross_entropy(
+    logits: &Tensor,
+    labels: &[i64],
+    smoothing: f32,
+) -> Result<Tensor, TensorError> {
     check("cross_entropy", logits, labels)?;
-    Ok(cpu::forward(logits.as_slice(), labels, smoothing))
+    #[cfg(feature = "gpu")]
+    if let Some(client) = logits.device().client() {
+        let loss = Tensor::empty(logits.device(), &[])?;
+        let logits = logits.array();
+        vitmae_kernels::cross_entropy::forward(client, logits, labels, smoothing, loss.array());
+        return Ok(loss);
+    }
+    let loss = cpu::forward(logits.as_slice(), labels, smoothing);
+    Tensor::from_slice(logits.device(), &[], &[loss])
 }
 
 /// `dlogits` of `scale` times [`cross_entropy`].
@@ -30,6 +42,13 @@ pub fn cross_entropy_backward(
     scale: f32,
 ) -> Result<Tensor, TensorError> {
     check("cross_entropy_backward", logits, labels)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = logits.device().client() {
+        use vitmae_kernels::cross_entropy::backward;
+        let dlogits = Tensor::empty(logits.device(), logits.shape())?;
+        backward(client, logits.array(), labels, smoothing, scale, dlogits.array());
+        return Ok(dlogits);
+    }
     Tensor::written(logits.device(), logits.shape(), |dlogits| {
         cpu::backward(logits.as_slice(), labels, smoothing, scale, dlogits);
     })

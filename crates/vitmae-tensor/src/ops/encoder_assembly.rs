@@ -1,8 +1,12 @@
 //! The encoder's input: kept patch tokens with their positions, behind the class token.
 
 use vitmae_cpu::encoder_assembly::{self as cpu, Shape};
+#[cfg(feature = "gpu")]
+use vitmae_kernels::encoder_assembly as gpu;
 
 use crate::tensor::into_slot;
+#[cfg(feature = "gpu")]
+use crate::tensor::slot_array;
 use crate::{Indices, Tensor, TensorError};
 
 /// `out[b, 0] = cls + positions[0]`,
@@ -30,7 +34,17 @@ pub fn encoder_assembly(
     let patches = places.saturating_sub(1);
     positions.expect(OP, "positions", &[1, 1 + patches, width])?;
     expect_ids(OP, ids_keep, batch, kept, patches)?;
+    Tensor::expect_together(OP, &[tokens, cls, positions])?;
+    ids_keep.expect_beside(OP, tokens)?;
     let shape = Shape { batch, patches, kept, width };
+    #[cfg(feature = "gpu")]
+    if let Some(client) = tokens.device().client() {
+        let out = Tensor::empty(tokens.device(), &[batch, 1 + kept, width])?;
+        let (cls, positions) = (cls.array(), positions.array());
+        let (ids, shape) = (ids_keep.ids(), of_kernels(shape));
+        gpu::forward(client, tokens.array(), cls, positions, ids, shape, out.array());
+        return Ok(out);
+    }
     Tensor::written(tokens.device(), &[batch, 1 + kept, width], |out| {
         let (cls, positions) = (cls.as_slice(), positions.as_slice());
         cpu::forward(tokens.as_slice(), cls, positions, ids_keep.as_slice(), shape, out);
@@ -43,6 +57,12 @@ pub fn encoder_assembly(
 /// [`TensorError::Rank`] if `dout` has another number of sides.
 pub fn encoder_assembly_backward_tokens(dout: &Tensor) -> Result<Tensor, TensorError> {
     let shape = shape_of("encoder_assembly_backward_tokens", dout, 0)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dout.device().client() {
+        let dtokens = Tensor::empty(dout.device(), &[shape.batch, shape.kept, shape.width])?;
+        gpu::backward_tokens(client, dout.array(), of_kernels(shape), dtokens.array());
+        return Ok(dtokens);
+    }
     Tensor::written(dout.device(), &[shape.batch, shape.kept, shape.width], |dtokens| {
         cpu::backward_tokens(dout.as_slice(), shape, dtokens);
     })
@@ -57,6 +77,12 @@ pub fn encoder_assembly_backward_cls(
     slot: &mut Option<Tensor>,
 ) -> Result<(), TensorError> {
     let shape = shape_of("encoder_assembly_backward_cls", dout, 0)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dout.device().client() {
+        let (dcls, add) = slot_array(slot, dout.device(), &[1, 1, shape.width])?;
+        gpu::backward_cls(client, dout.array(), of_kernels(shape), &dcls, add);
+        return Ok(());
+    }
     into_slot(slot, dout.device(), &[1, 1, shape.width], |dcls, add| {
         cpu::backward_cls(dout.as_slice(), shape, dcls, add);
     })
@@ -75,6 +101,14 @@ pub fn encoder_assembly_backward_positions(
     const OP: &str = "encoder_assembly_backward_positions";
     let shape = shape_of(OP, dout, patches)?;
     expect_ids(OP, ids_keep, shape.batch, shape.kept, patches)?;
+    ids_keep.expect_beside(OP, dout)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dout.device().client() {
+        let (positions, add) = slot_array(slot, dout.device(), &[1, 1 + patches, shape.width])?;
+        let (ids, shape) = (ids_keep.ids(), of_kernels(shape));
+        gpu::backward_positions(client, dout.array(), ids, shape, &positions, add);
+        return Ok(());
+    }
     into_slot(slot, dout.device(), &[1, 1 + patches, shape.width], |positions, add| {
         cpu::backward_positions(dout.as_slice(), ids_keep.as_slice(), shape, positions, add);
     })
@@ -98,4 +132,9 @@ fn expect_ids(
         return Err(TensorError::Shape { op, tensor: "ids_keep", actual, expected });
     }
     ids_keep.expect_below(op, "ids_keep", patches)
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(Shape { batch, patches, kept, width }: Shape) -> gpu::Shape {
+    gpu::Shape { batch, patches, kept, width }
 }

@@ -1,6 +1,8 @@
 //! Rows of tokens chosen by index, and the scatter that is its adjoint.
 
 use vitmae_cpu::gather::{self as cpu, Shape};
+#[cfg(feature = "gpu")]
+use vitmae_kernels::gather as gpu;
 
 use crate::{Indices, Tensor, TensorError};
 
@@ -14,6 +16,13 @@ use crate::{Indices, Tensor, TensorError};
 pub fn gather(x: &Tensor, ids: &Indices) -> Result<Tensor, TensorError> {
     let [batch, rows, width] = x.dims("gather", "x")?;
     let shape = shape_of("gather", ids, batch, rows, width)?;
+    ids.expect_beside("gather", x)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), &[batch, shape.kept, width])?;
+        gpu::forward(client, x.array(), ids.ids(), of_kernels(shape), y.array());
+        return Ok(y);
+    }
     Tensor::written(x.device(), &[batch, shape.kept, width], |y| {
         cpu::forward(x.as_slice(), ids.as_slice(), shape, y);
     })
@@ -30,6 +39,13 @@ pub fn gather_backward(dy: &Tensor, ids: &Indices, rows: usize) -> Result<Tensor
     let shape = shape_of(OP, ids, batch, rows, width)?;
     dy.expect(OP, "dy", &[batch, shape.kept, width])?;
     debug_assert_eq!(kept, shape.kept);
+    ids.expect_beside(OP, dy)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dy.device().client() {
+        let dx = Tensor::empty(dy.device(), &[batch, rows, width])?;
+        gpu::backward(client, dy.array(), ids.ids(), of_kernels(shape), dx.array());
+        return Ok(dx);
+    }
     Tensor::written(dy.device(), &[batch, rows, width], |dx| {
         cpu::backward(dy.as_slice(), ids.as_slice(), shape, dx);
     })
@@ -52,4 +68,9 @@ fn shape_of(
             Err(TensorError::Shape { op, tensor: "ids", actual: actual.to_vec(), expected })
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(Shape { batch, rows, kept, width }: Shape) -> gpu::Shape {
+    gpu::Shape { batch, rows, kept, width }
 }

@@ -2,6 +2,8 @@
 
 use vitmae_cpu::interpolation as cpu;
 pub use vitmae_cpu::interpolation::Kernel as BicubicKernel;
+#[cfg(feature = "gpu")]
+use vitmae_kernels::interpolation as gpu;
 
 use crate::tensor::into_slot;
 use crate::{Tensor, TensorError};
@@ -24,6 +26,12 @@ pub fn interpolation(
 ) -> Result<Tensor, TensorError> {
     let [_, width] = table.dims("interpolation", "table")?;
     table.expect("interpolation", "table", &[from.0 * from.1, width])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = table.device().client() {
+        let out = Tensor::empty(table.device(), &[to.0 * to.1, width])?;
+        gpu::forward(client, table.array(), from, to, width, of_kernels(kernel), out.array());
+        return Ok(out);
+    }
     Tensor::written(table.device(), &[to.0 * to.1, width], |out| {
         cpu::forward(table.as_slice(), from, to, width, kernel, out);
     })
@@ -42,9 +50,24 @@ pub fn interpolation_backward(
     const OP: &str = "interpolation_backward";
     let [_, width] = dout.dims(OP, "dout")?;
     dout.expect(OP, "dout", &[to.0 * to.1, width])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dout.device().client() {
+        let dtable = Tensor::empty(dout.device(), &[from.0 * from.1, width])?;
+        let kernel = of_kernels(kernel);
+        gpu::backward(client, dout.array(), from, to, width, kernel, dtable.array(), false);
+        return Ok(dtable);
+    }
     let mut slot = None;
     into_slot(&mut slot, dout.device(), &[from.0 * from.1, width], |dtable, add| {
         cpu::backward(dout.as_slice(), from, to, width, kernel, dtable, add);
     })?;
     slot.ok_or(TensorError::TooLarge { shape: vec![from.0, from.1, width] })
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(kernel: BicubicKernel) -> gpu::Kernel {
+    match kernel {
+        BicubicKernel::Torch => gpu::Kernel::Torch,
+        BicubicKernel::Tf => gpu::Kernel::Tf,
+    }
 }

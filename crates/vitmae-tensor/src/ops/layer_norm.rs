@@ -1,6 +1,8 @@
 //! Layer normalisation over the last axis.
 
 use vitmae_cpu::layer_norm as cpu;
+#[cfg(feature = "gpu")]
+use vitmae_kernels::layer_norm as gpu;
 
 use crate::{Tensor, TensorError};
 
@@ -33,8 +35,17 @@ pub fn layer_norm(
     let (rows, width) = x.rows("layer_norm", "x")?;
     weight.expect("layer_norm", "weight", &[width])?;
     bias.expect("layer_norm", "bias", &[width])?;
-    let mut mean = Tensor::written(x.device(), &[rows], |_| {})?;
-    let mut rstd = Tensor::written(x.device(), &[rows], |_| {})?;
+    Tensor::expect_together("layer_norm", &[x, weight, bias])?;
+    let mut mean = Tensor::empty(x.device(), &[rows])?;
+    let mut rstd = Tensor::empty(x.device(), &[rows])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), x.shape())?;
+        let (weight, bias) = (weight.array(), bias.array());
+        let (mean_out, rstd_out) = (mean.array(), rstd.array());
+        gpu::forward(client, x.array(), weight, bias, eps, y.array(), mean_out, rstd_out);
+        return Ok(Normalised { y, mean, rstd });
+    }
     let y = Tensor::written(x.device(), x.shape(), |y| {
         let (weight, bias) = (weight.as_slice(), bias.as_slice());
         cpu::forward(x.as_slice(), weight, bias, eps, y, mean.make_mut(), rstd.make_mut());
@@ -69,15 +80,35 @@ pub fn layer_norm_backward(
     if let Some(residual) = residual {
         residual.expect(OP, "residual", x.shape())?;
     }
+    Tensor::expect_together(OP, &[&[dy, x, weight, mean, rstd][..], residual.as_slice()].concat())?;
     // Both slots are in the same state, or the empty one starts at zero.
     let accumulate = dweight.is_some() || dbias.is_some();
     for slot in [&mut *dweight, &mut *dbias] {
         match slot {
             Some(gradient) => gradient.expect(OP, "gradient", &[width])?,
-            None => *slot = Some(Tensor::zeros(x.device(), &[width])?),
+            None if accumulate => *slot = Some(Tensor::zeros(x.device(), &[width])?),
+            None => *slot = Some(Tensor::empty(x.device(), &[width])?),
         }
     }
     let (Some(dweight), Some(dbias)) = (dweight, dbias) else { unreachable!("filled above") };
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let dx = Tensor::empty(x.device(), x.shape())?;
+        gpu::backward(
+            client,
+            dy.array(),
+            x.array(),
+            weight.array(),
+            mean.array(),
+            rstd.array(),
+            residual.map(Tensor::array),
+            dx.array(),
+            dweight.array_mut()?,
+            dbias.array_mut()?,
+            accumulate,
+        );
+        return Ok(dx);
+    }
     Tensor::written(x.device(), x.shape(), |dx| {
         cpu::backward(
             dy.as_slice(),

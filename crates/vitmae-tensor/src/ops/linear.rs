@@ -2,9 +2,13 @@
 
 use vitmae_cpu::gemm::Epilogue;
 use vitmae_cpu::linear::{self as cpu, Shape};
+#[cfg(feature = "gpu")]
+use vitmae_kernels::linear as gpu;
 
 use super::Activation;
 use crate::tensor::into_slot;
+#[cfg(feature = "gpu")]
+use crate::tensor::slot_array;
 use crate::{Tensor, TensorError};
 
 /// `y = x · weightᵀ + bias`.
@@ -19,6 +23,14 @@ use crate::{Tensor, TensorError};
 /// Source: `torch.nn.functional.linear`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
     let (shape, out) = check("linear", x, weight, bias)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), &out)?;
+        let bias = bias.map(Tensor::array);
+        let epilogue = gpu::Epilogue { bias, ..gpu::Epilogue::default() };
+        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        return Ok(y);
+    }
     Tensor::written(x.device(), &out, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
         cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
@@ -36,7 +48,16 @@ pub fn linear_activation(
     f: Activation,
 ) -> Result<(Tensor, Tensor), TensorError> {
     let (shape, out) = check("linear_activation", x, weight, bias)?;
-    let mut pre = Tensor::written(x.device(), &out, |_| {})?;
+    let mut pre = Tensor::empty(x.device(), &out)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), &out)?;
+        let activation = Some((super::activation::of_kernels(f), pre.array()));
+        let bias = bias.map(Tensor::array);
+        let epilogue = gpu::Epilogue { bias, activation, residual: None };
+        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        return Ok((pre, y));
+    }
     let y = Tensor::written(x.device(), &out, |y| {
         let activation = Some((f, pre.make_mut()));
         let bias = bias.map(Tensor::as_slice);
@@ -58,6 +79,15 @@ pub fn linear_residual(
 ) -> Result<Tensor, TensorError> {
     let (shape, out) = check("linear_residual", x, weight, bias)?;
     residual.expect("linear_residual", "residual", &out)?;
+    Tensor::expect_together("linear_residual", &[x, residual])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), &out)?;
+        let (bias, residual) = (bias.map(Tensor::array), Some(residual.array()));
+        let epilogue = gpu::Epilogue { bias, residual, activation: None };
+        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        return Ok(y);
+    }
     Tensor::written(x.device(), &out, |y| {
         let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
         let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
@@ -81,6 +111,14 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor, Ten
     }
     replace_last(&mut shape, inputs);
     let sizes = Shape { rows, inputs, outputs };
+    Tensor::expect_together(OP, &[dy, weight])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dy.device().client() {
+        let dx = Tensor::empty(dy.device(), &shape)?;
+        let sizes = of_kernels(sizes);
+        gpu::backward_input(client, dy.array(), weight.array(), sizes, dx.array());
+        return Ok(dx);
+    }
     Tensor::written(dy.device(), &shape, |dx| {
         cpu::backward_input(dy.as_slice(), weight.as_slice(), sizes, dx);
     })
@@ -108,6 +146,13 @@ pub fn linear_backward_weight(
         return Err(TensorError::Shape { op: OP, tensor: "weight", actual, expected });
     }
     let shape = Shape { rows, inputs, outputs };
+    Tensor::expect_together(OP, &[dy, x])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dy.device().client() {
+        let (dweight, add) = slot_array(slot, dy.device(), weight)?;
+        gpu::backward_weight(client, dy.array(), x.array(), of_kernels(shape), &dweight, add);
+        return Ok(());
+    }
     into_slot(slot, dy.device(), weight, |dweight, add| {
         cpu::backward_weight(dy.as_slice(), x.as_slice(), shape, dweight, add);
     })
@@ -120,6 +165,12 @@ pub fn linear_backward_weight(
 pub fn linear_backward_bias(dy: &Tensor, slot: &mut Option<Tensor>) -> Result<(), TensorError> {
     let (rows, outputs) = dy.rows("linear_backward_bias", "dy")?;
     let shape = Shape { rows, inputs: 0, outputs };
+    #[cfg(feature = "gpu")]
+    if let Some(client) = dy.device().client() {
+        let (dbias, add) = slot_array(slot, dy.device(), &[outputs])?;
+        gpu::backward_bias(client, dy.array(), of_kernels(shape), &dbias, add);
+        return Ok(());
+    }
     into_slot(slot, dy.device(), &[outputs], |dbias, add| {
         cpu::backward_bias(dy.as_slice(), shape, dbias, add);
     })
@@ -143,6 +194,7 @@ fn check(
     if let Some(bias) = bias {
         bias.expect(op, "bias", &[outputs])?;
     }
+    Tensor::expect_together(op, &[&[x, weight][..], bias.as_slice()].concat())?;
     replace_last(&mut out, outputs);
     Ok((Shape { rows, inputs, outputs }, out))
 }
@@ -162,4 +214,9 @@ fn replace_last(shape: &mut [usize], side: usize) {
     if let Some(last) = shape.last_mut() {
         *last = side;
     }
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(Shape { rows, inputs, outputs }: Shape) -> gpu::Shape {
+    gpu::Shape { rows, inputs, outputs }
 }

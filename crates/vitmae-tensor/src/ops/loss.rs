@@ -2,13 +2,15 @@
 
 use vitmae_cpu::loss as cpu;
 pub use vitmae_cpu::loss::Target;
+#[cfg(feature = "gpu")]
+use vitmae_kernels::loss as gpu;
 
 use crate::{Tensor, TensorError};
 
 /// `Σ_{b,l} mask[b,l] · mean_m (pred − target)² / Σ mask`; NaN when nothing is removed.
 ///
 /// # Shapes
-/// `pred, patches: [B, L, M]`, `mask: [B, L]`, 1 = removed, 0 = kept
+/// `pred, patches: [B, L, M]`, `mask: [B, L]`, 1 = removed, 0 = kept → one value, `[]`
 ///
 /// # Errors
 /// [`TensorError::Shape`] if a shape does not fit.
@@ -19,9 +21,17 @@ pub fn loss(
     patches: &Tensor,
     mask: &Tensor,
     target: Target,
-) -> Result<f32, TensorError> {
+) -> Result<Tensor, TensorError> {
     check("loss", pred, patches, mask)?;
-    Ok(cpu::forward(pred.as_slice(), patches.as_slice(), mask.as_slice(), target))
+    #[cfg(feature = "gpu")]
+    if let Some(client) = pred.device().client() {
+        let loss = Tensor::empty(pred.device(), &[])?;
+        let (pred, patches, mask) = (pred.array(), patches.array(), mask.array());
+        gpu::forward(client, pred, patches, mask, of_kernels(target), loss.array());
+        return Ok(loss);
+    }
+    let loss = cpu::forward(pred.as_slice(), patches.as_slice(), mask.as_slice(), target);
+    Tensor::from_slice(pred.device(), &[], &[loss])
 }
 
 /// `dpred: [B, L, M]` of `scale` times [`loss`].
@@ -36,6 +46,13 @@ pub fn loss_backward(
     scale: f32,
 ) -> Result<Tensor, TensorError> {
     check("loss_backward", pred, patches, mask)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = pred.device().client() {
+        let dpred = Tensor::empty(pred.device(), pred.shape())?;
+        let (pred, patches, mask) = (pred.array(), patches.array(), mask.array());
+        gpu::backward(client, pred, patches, mask, of_kernels(target), scale, dpred.array());
+        return Ok(dpred);
+    }
     Tensor::written(pred.device(), pred.shape(), |dpred| {
         let (pred, patches, mask) = (pred.as_slice(), patches.as_slice(), mask.as_slice());
         cpu::backward(pred, patches, mask, target, scale, dpred);
@@ -49,6 +66,13 @@ pub fn loss_backward(
 /// [`TensorError::Rank`] if `patches` has no sides.
 pub fn normalise_targets(patches: &Tensor, target: Target) -> Result<Tensor, TensorError> {
     let (_, patch_dim) = patches.rows("normalise_targets", "patches")?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = patches.device().client() {
+        let out = Tensor::empty(patches.device(), patches.shape())?;
+        let target = of_kernels(target);
+        gpu::normalise_targets(client, patches.array(), patch_dim, target, out.array());
+        return Ok(out);
+    }
     Tensor::written(patches.device(), patches.shape(), |out| {
         cpu::normalise_targets(patches.as_slice(), patch_dim, target, out);
     })
@@ -62,5 +86,15 @@ fn check(
 ) -> Result<(), TensorError> {
     let [batch, count, _] = pred.dims(op, "pred")?;
     patches.expect(op, "patches", pred.shape())?;
-    mask.expect(op, "mask", &[batch, count])
+    mask.expect(op, "mask", &[batch, count])?;
+    Tensor::expect_together(op, &[pred, patches, mask])
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(target: Target) -> gpu::Target {
+    match target {
+        Target::Pixels => gpu::Target::Pixels,
+        Target::Normalised => gpu::Target::Normalised,
+        Target::NormalisedPopulation => gpu::Target::NormalisedPopulation,
+    }
 }

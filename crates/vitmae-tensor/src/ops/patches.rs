@@ -4,6 +4,8 @@
 //! - The patch embedding is a convolution, **channel first**: element `(c·PH + a)·PW + b`.
 
 use vitmae_cpu::patches::{self as cpu, Shape};
+#[cfg(feature = "gpu")]
+use vitmae_kernels::patches as gpu;
 
 use crate::{Indices, Tensor, TensorError};
 
@@ -19,6 +21,12 @@ use crate::{Indices, Tensor, TensorError};
 pub fn patchify(pixels: &Tensor, patch: (usize, usize)) -> Result<Tensor, TensorError> {
     let shape = shape_of("patchify", pixels, patch)?;
     let out = [shape.batch, shape.num_patches(), shape.patch_dim()];
+    #[cfg(feature = "gpu")]
+    if let Some(client) = pixels.device().client() {
+        let out = Tensor::empty(pixels.device(), &out)?;
+        gpu::patchify(client, pixels.array(), of_kernels(shape), out.array());
+        return Ok(out);
+    }
     Tensor::written(pixels.device(), &out, |out| cpu::patchify(pixels.as_slice(), shape, out))
 }
 
@@ -39,6 +47,12 @@ pub fn unpatchify(
     let image = [batch, channels, size.0, size.1];
     let shape = sizes("unpatchify", image, patch)?;
     patches.expect("unpatchify", "patches", &[batch, shape.num_patches(), shape.patch_dim()])?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = patches.device().client() {
+        let out = Tensor::empty(patches.device(), &image)?;
+        gpu::unpatchify(client, patches.array(), of_kernels(shape), out.array());
+        return Ok(out);
+    }
     Tensor::written(patches.device(), &image, |out| cpu::unpatchify(patches.as_slice(), shape, out))
 }
 
@@ -66,6 +80,13 @@ pub fn im2col(
         return Err(TensorError::Shape { op: OP, tensor: "ids", actual, expected });
     }
     ids.expect_below(OP, "ids", shape.num_patches())?;
+    ids.expect_beside(OP, pixels)?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = pixels.device().client() {
+        let rows = Tensor::empty(pixels.device(), &[batch, kept, shape.patch_dim()])?;
+        gpu::im2col(client, pixels.array(), ids.ids(), of_kernels(shape), rows.array());
+        return Ok(rows);
+    }
     Tensor::written(pixels.device(), &[batch, kept, shape.patch_dim()], |rows| {
         cpu::im2col(pixels.as_slice(), ids.as_slice(), shape, rows);
     })
@@ -92,4 +113,10 @@ fn sizes(
         }
     }
     Ok(Shape { batch, channels, height, width, patch_height, patch_width })
+}
+
+#[cfg(feature = "gpu")]
+fn of_kernels(shape: Shape) -> gpu::Shape {
+    let Shape { batch, channels, height, width, patch_height, patch_width } = shape;
+    gpu::Shape { batch, channels, height, width, patch_height, patch_width }
 }

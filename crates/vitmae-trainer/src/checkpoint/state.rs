@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vitmae_image::VitImageProcessor;
-use vitmae_model::VitMaeForPreTraining;
+use vitmae_model::{ModelError, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::folder::{PREPROCESSOR_FILE, read_json_text};
 use vitmae_weights::{
@@ -102,7 +102,7 @@ impl Snapshot {
             }
         }
         write_safetensors(path, &BTreeMap::new(), &tensors, |tensor| {
-            Ok(values[&tensor.name].to_vec())
+            Ok(values[&tensor.name].to_vec().map_err(ModelError::from)?)
         })?;
         Ok(())
     }

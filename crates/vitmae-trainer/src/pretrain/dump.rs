@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::json;
+use vitmae_tensor::Tensor;
 
 use super::Run;
 use crate::TrainerError;
@@ -11,11 +12,13 @@ use crate::TrainerError;
 pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64]) -> TrainerError {
     let step = run.state.step() + 1;
     let dump = run.config.output_dir.join("nan_dump");
-    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    // What a failing device does not give back counts as not finite.
+    let finite = |tensor: &Tensor| {
+        tensor.to_vec().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+    };
     let parameters = run.state.model.parameters();
-    let bad_value = parameters.iter().find(|p| !finite(&p.value.to_vec()));
-    let bad_gradient =
-        parameters.iter().find(|p| p.grad.as_ref().is_some_and(|g| !finite(&g.to_vec())));
+    let bad_value = parameters.iter().find(|p| !finite(&p.value));
+    let bad_gradient = parameters.iter().find(|p| p.grad.as_ref().is_some_and(|g| !finite(g)));
     let (what, value) = if loss.is_finite() {
         ("the gradient's norm".to_owned(), gradient_norm)
     } else {

@@ -107,5 +107,5 @@ pub fn run(config: &PretrainConfig, until: Option<u64>) -> Summary {
 pub fn bits(model: &VitMaeForPreTraining) -> Vec<(String, Vec<u32>)> {
     let all = model.parameters();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
-    all.iter().map(|p| (p.name.clone(), bits(p.value.to_vec()))).collect()
+    all.iter().map(|p| (p.name.clone(), bits(p.value.to_vec().unwrap()))).collect()
 }

@@ -1,0 +1,166 @@
+//! Matrix product `C = A·B` or `C += A·B`.
+//!
+//! Two ways behind one function: a tiled kernel of our own, which takes any strides and types and computes
+//! in exact f32, and the routines of CubeK, which use matrix units for f16 and bf16. [`Strategy`] names
+//! them; [`gemm`] picks one from the types and from what the device says it can do. Two f32 operands never
+//! go to matrix units, which would round them to TF32; an f32 operand beside a half one is rounded to its
+//! type there, as mixed precision has it.
+//!
+//! Oracle: `vitmae_testing::reference::linear`; CPU twin: `vitmae_cpu::gemm`.
+
+mod routines;
+mod sums;
+mod tiled;
+
+use cubecl::ir::features::MmaConfig;
+
+use crate::{Array, Capabilities, Client, Dtype, KernelError};
+
+/// A view of a matrix inside an array, with any strides.
+#[derive(Clone, Copy, Debug)]
+pub struct MatRef<'a> {
+    array: &'a Array,
+    offset: usize,
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> MatRef<'a> {
+    /// `rows × cols` elements in row-major order.
+    ///
+    /// # Panics
+    /// If `array` does not have exactly `rows · cols` elements.
+    pub fn row_major(array: &'a Array, rows: usize, cols: usize) -> Self {
+        assert_eq!(array.len, rows * cols, "gemm: a {rows}x{cols} matrix");
+        Self { array, offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Element (i, j) is number `offset + i · row_stride + j · col_stride` of the array.
+    ///
+    /// # Panics
+    /// If the last element lies outside `array`.
+    pub fn strided(
+        array: &'a Array,
+        offset: usize,
+        [rows, cols]: [usize; 2],
+        [row_stride, col_stride]: [usize; 2],
+    ) -> Self {
+        let last = offset + (rows.max(1) - 1) * row_stride + (cols.max(1) - 1) * col_stride;
+        assert!(rows * cols == 0 || last < array.len, "gemm: strided {rows}x{cols} matrix");
+        Self { array, offset, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transposed view; nothing moves.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// Our own kernel: tiles in shared memory, f32 sums, any strides and types.
+    Tiled,
+    /// CubeK without matrix units, one buffer.
+    SimpleUnit,
+    /// CubeK without matrix units, two buffers.
+    DoubleUnit,
+    /// CubeK on matrix units, one buffer: f16 or bf16 operands, f32 sums.
+    SimpleCmma,
+    /// CubeK on matrix units, two buffers.
+    DoubleCmma,
+    /// CubeK for devices whose units are threads of a CPU.
+    Cpu,
+}
+
+impl Strategy {
+    /// Every strategy, for tests and benches.
+    pub const ALL: [Self; 6] = [
+        Self::Tiled,
+        Self::SimpleUnit,
+        Self::DoubleUnit,
+        Self::SimpleCmma,
+        Self::DoubleCmma,
+        Self::Cpu,
+    ];
+
+    /// The strategy of [`gemm`] for operands of these types on a device.
+    pub fn choose(a: Dtype, b: Dtype, capabilities: &Capabilities) -> Self {
+        if capabilities.is_cpu() {
+            return Self::Cpu;
+        }
+        let half = half_type(a, b).map(Dtype::elem);
+        let fits = |config: &MmaConfig| {
+            Some(config.a_type) == half
+                && Some(config.b_type) == half
+                && config.cd_type == Dtype::F32.elem()
+        };
+        if capabilities.cmma.iter().any(fits) { Self::SimpleCmma } else { Self::Tiled }
+    }
+}
+
+/// The type in which matrix units multiply `a` and `b`: the half type of one of them, if they do not have
+/// two.
+fn half_type(a: Dtype, b: Dtype) -> Option<Dtype> {
+    match (a, b) {
+        (Dtype::F32, Dtype::F32) => None,
+        (Dtype::F32, half) | (half, Dtype::F32) => Some(half),
+        _ => (a == b).then_some(a),
+    }
+}
+
+/// `C = A·B` (`accumulate`: `C += A·B`) by the strategy that suits the device. `C` is row-major `[m, n]`;
+/// sums are f32 and are rounded once to the type of `C`.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn gemm(client: &Client, a: MatRef, b: MatRef, c: &Array, accumulate: bool) {
+    let strategy = Strategy::choose(a.array.dtype, b.array.dtype, &Capabilities::of(client));
+    // A routine refuses before it launches anything; which shapes it refuses depends on the device alone.
+    if gemm_with(client, strategy, a, b, c, accumulate).is_err() {
+        check(a, b, c);
+        tiled::product(client, a, b, c, accumulate);
+    }
+}
+
+/// [`gemm`] by a strategy of the caller's.
+///
+/// # Errors
+/// [`KernelError::Refused`] if the device or the shape does not suit the strategy; never for
+/// [`Strategy::Tiled`].
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn gemm_with(
+    client: &Client,
+    strategy: Strategy,
+    a: MatRef,
+    b: MatRef,
+    c: &Array,
+    accumulate: bool,
+) -> Result<(), KernelError> {
+    check(a, b, c);
+    if c.len == 0 {
+        return Ok(());
+    }
+    // The routines do not know an empty sum.
+    if strategy == Strategy::Tiled || a.cols == 0 {
+        tiled::product(client, a, b, c, accumulate);
+        return Ok(());
+    }
+    routines::product(client, strategy, a, b, c, accumulate)
+}
+
+fn check(a: MatRef, b: MatRef, c: &Array) {
+    assert_eq!(b.rows, a.cols, "gemm: rows of B");
+    assert_eq!(c.len, a.rows * b.cols, "gemm: C is {}x{}", a.rows, b.cols);
+}

@@ -1,0 +1,80 @@
+//! What surrounds a product: sums of its parts, and operands in another type.
+
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use crate::{Array, Client, launch};
+
+/// `c = Σ parts` or `c += Σ parts`, for `parts` arrays of the length of `c` one behind the other in `sums`,
+/// f32.
+pub(super) fn add_parts(client: &Client, sums: &Array, parts: usize, c: &Array, accumulate: bool) {
+    let (count, dim) = launch::elements(client, c.len);
+    // SAFETY: guarded by the length of `c`; `sums` holds `parts` times as many.
+    unsafe {
+        add_parts_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            sums.arg(),
+            c.arg(),
+            c.len as u32,
+            parts as u32,
+            accumulate,
+            c.dtype.elem(),
+        );
+    }
+}
+
+/// `y = x`, rounded to the type of `y`.
+pub(super) fn convert(client: &Client, x: &Array, y: &Array) {
+    let (count, dim) = launch::elements(client, y.len);
+    // SAFETY: guarded by the length of `y`, which `x` shares.
+    unsafe {
+        convert_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            x.arg(),
+            y.arg(),
+            y.len as u32,
+            [x.dtype.elem(), y.dtype.elem()],
+        );
+    }
+}
+
+/// One unit adds the parts of one element, first to last.
+#[cube(launch_unchecked)]
+fn add_parts_kernel<C: Float>(
+    sums: &[f32],
+    c: &mut [C],
+    len: u32,
+    parts: u32,
+    #[comptime] accumulate: bool,
+    #[define(C)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i < len as usize {
+        let mut sum = sums[i];
+        for part in 1..parts as usize {
+            sum += sums[part * len as usize + i];
+        }
+        if comptime!(accumulate) {
+            sum += f32::cast_from(c[i]);
+        }
+        c[i] = C::cast_from(sum);
+    }
+}
+
+/// One unit converts one element.
+#[cube(launch_unchecked)]
+fn convert_kernel<X: Float, Y: Float>(
+    x: &[X],
+    y: &mut [Y],
+    len: u32,
+    #[define(X, Y)] _dtypes: [ElemType; 2],
+) {
+    let i = ABSOLUTE_POS;
+    if i < len as usize {
+        y[i] = Y::cast_from(x[i]);
+    }
+}

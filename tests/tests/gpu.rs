@@ -1,0 +1,27 @@
+//! The GPU kernels against their f64 reference and their CPU twin: ragged shapes, poisoned outputs between
+//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed; it has neither plane operations nor
+//! matrix units, so those variants are compiled (`cargo xtask targets`) and not run. Tolerances follow the
+//! error model of `docs/numerics.md`.
+
+mod gpu {
+    mod activation;
+    mod adamw;
+    mod attention;
+    mod cross_entropy;
+    mod decoder_assembly;
+    pub(crate) mod device;
+    mod dropout;
+    mod encoder_assembly;
+    mod failures;
+    mod gather;
+    mod gemm;
+    mod interpolation;
+    mod layer_norm;
+    mod linear;
+    mod loss;
+    mod norm;
+    pub(crate) mod output;
+    mod patches;
+    mod reduce;
+    mod training;
+}
