@@ -1,4 +1,4 @@
-//! Only commands print: the binary, the chores, and the programs among the tests and benches.
+//! Only commands print: the binary, the chores, examples, and the programs among the tests and benches.
 
 use super::{is_test, package, product_lines};
 use crate::workspace::File;
@@ -8,7 +8,8 @@ const MACROS: [&str; 4] = ["println!", "eprintln!", "print!", "eprint!"];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     let libraries = files.iter().filter(|file| {
-        file.is("rs") && !is_test(&file.path) && !PRINTING.contains(&package(&file.path))
+        let shows = is_test(&file.path) || file.path.contains("/examples/");
+        file.is("rs") && !shows && !PRINTING.contains(&package(&file.path))
     });
     let lines = libraries.flat_map(|file| product_lines(file).map(move |line| (file, line)));
     let printing = lines.filter(|(_, (_, line))| MACROS.iter().any(|name| line.contains(name)));
@@ -25,9 +26,12 @@ mod tests {
         let text = "fn f() {\n    eprintln!(\"x\");\n}\n#[cfg(test)]\nmod tests { fn g() { println!() } }\n";
         let findings = check(&[file("crates/vitmae-image/src/a.rs", text)]);
         assert_eq!(findings, ["`crates/vitmae-image/src/a.rs:2` prints"]);
-        for path in
-            ["crates/vitmae-cli/src/a.rs", "crates/vitmae-image/tests/a.rs", "tests/src/bin/p.rs"]
-        {
+        for path in [
+            "crates/vitmae-cli/src/a.rs",
+            "crates/vitmae-image/tests/a.rs",
+            "crates/vitmae-image/examples/a.rs",
+            "tests/src/bin/p.rs",
+        ] {
             assert!(check(&[file(path, text)]).is_empty(), "{path}");
         }
     }
