@@ -204,6 +204,7 @@ impl Tensor {
 
     /// The values of a tensor of the CPU for writing in place; shared memory is copied first.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
+        #[allow(clippy::infallible_destructuring_match, reason = "with a GPU there are two")]
         let buffer = match &mut self.storage {
             Storage::Cpu(buffer) => buffer,
             #[cfg(feature = "gpu")]
