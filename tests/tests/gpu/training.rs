@@ -45,7 +45,8 @@ impl Batch {
     fn new(config: &VitMaeConfig, draws: &mut Draws) -> Self {
         let patches = config.num_patches();
         let noise: Vec<f64> = (0..BATCH * patches).map(|_| draws.uniform()).collect();
-        let masking = Masking::from_noise(&noise, BATCH, patches, config.mask_ratio).unwrap();
+        let masking =
+            Masking::from_noise(&noise, BATCH, patches, config.mask_ratio).expect("a mask");
         let (height, width) = config.image_size;
         Self { pixels: draws.vec_f32(BATCH * config.num_channels * height * width), masking }
     }
@@ -53,18 +54,18 @@ impl Batch {
     fn pixels(&self, config: &VitMaeConfig, device: &Device) -> Tensor {
         let (height, width) = config.image_size;
         let shape = [BATCH, config.num_channels, height, width];
-        Tensor::from_slice(device, &shape, &self.pixels).unwrap()
+        Tensor::from_slice(device, &shape, &self.pixels).expect("a batch")
     }
 }
 
 /// The model of seed 3 with parameters that are not at rest: biases and tokens start at zero.
 fn model(config: &VitMaeConfig, device: &Device) -> VitMaeForPreTraining {
-    let mut model = VitMaeForPreTraining::new(config.clone(), device, 3).unwrap();
+    let mut model = VitMaeForPreTraining::new(config.clone(), device, 3).expect("a model");
     let mut draws = Draws::new(5);
     for param in model.parameters_mut() {
-        let values = param.value.to_vec().unwrap();
+        let values = param.value.to_vec().expect("its values");
         let moved: Vec<f32> = values.iter().map(|x| x + 0.1 * draws.vec_f32(1)[0]).collect();
-        param.value.set(&moved).unwrap();
+        param.value.set(&moved).expect("as many values");
     }
     model
 }
