@@ -1,5 +1,6 @@
 //! The whole model on the GPU beside the CPU: one pass, and training from one seed.
 
+use vitmae_layers::Param;
 use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_testing::close::{Tolerance, assert_close};
@@ -98,6 +99,17 @@ fn outputs_and_gradients_equal_the_cpus() {
     }
 }
 
+/// A parameter's values without the biases of keys: those shift all scores of a row alike, so their gradient
+/// is 0 and what AdamW makes of it is rounding, as large as the learning rate.
+fn of_gradient(param: &Param) -> Vec<f32> {
+    let mut values = param.value.to_vec().expect("its values");
+    if param.name.ends_with("qkv.bias") {
+        let width = values.len() / 3;
+        values.drain(width..2 * width);
+    }
+    values
+}
+
 #[test]
 fn twenty_training_steps_equal_the_cpus() {
     let config = config();
@@ -116,10 +128,9 @@ fn twenty_training_steps_equal_the_cpus() {
             .unwrap()
             .parameters()
             .iter()
-            .flat_map(|p| p.value.to_vec().unwrap())
+            .flat_map(|p| of_gradient(p))
             .collect();
-        let last: Vec<f32> =
-            state.model.parameters().iter().flat_map(|p| p.value.to_vec().unwrap()).collect();
+        let last = state.model.parameters().iter().flat_map(|p| of_gradient(p)).collect::<Vec<_>>();
         let moments = state.optimizer.moments().iter().flatten();
         let moments: Vec<f32> = moments
             .flat_map(|both| [both.m.to_vec().unwrap(), both.v.to_vec().unwrap()].concat())
@@ -128,9 +139,7 @@ fn twenty_training_steps_equal_the_cpus() {
     };
     let (cpu, gpu) = (on(Device::cpu()), on(gpu()));
     assert_close("losses", &gpu.0, &cpu.0, Tolerance::new(1e-4, 0.0));
-    // An update moves a parameter by up to the learning rate, whatever the size of its gradient, so where
-    // gradients are all rounding the two may part by a part of it.
-    assert_close("parameters", &gpu.2, &cpu.2, Tolerance::new(2e-3, 0.0));
+    assert_close("parameters", &gpu.2, &cpu.2, Tolerance::new(1e-5, 0.0));
     assert_close("moments", &gpu.3, &cpu.3, Tolerance::new(1e-5, 1e-3));
     let moved = cpu.1.iter().zip(&cpu.2).filter(|(a, b)| (*a - *b).abs() > 5e-3).count();
     assert!(moved > cpu.1.len() / 2, "only {moved} of {} parameters moved", cpu.1.len());
