@@ -3,6 +3,9 @@
 //! A kernel states its arithmetic or its memory traffic. Criterion then prints GFLOP/s or GB/s, and how
 //! large a part that is of the peak that this run measured on this machine just before.
 
+#[cfg(feature = "gpu")]
+pub mod gpu;
+
 use std::time::{Duration, Instant};
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};

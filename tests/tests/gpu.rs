@@ -22,6 +22,7 @@ mod gpu {
     mod norm;
     pub(crate) mod output;
     mod patches;
+    mod pretraining;
     mod reduce;
-    mod training;
+    pub(crate) mod training;
 }

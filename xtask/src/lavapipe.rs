@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use crate::command::Line;
 use crate::workspace;
 
-/// Debian's packages with the driver and the loader.
-const PACKAGES: &str = "mesa-vulkan-drivers libvulkan1";
+/// Debian's packages with the driver and the loader, and with the validator that `cargo xtask targets` uses.
+const PACKAGES: &str = "mesa-vulkan-drivers libvulkan1 spirv-tools";
 /// Folders of driver descriptions.
 const DRIVERS: [&str; 3] =
     ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];

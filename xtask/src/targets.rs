@@ -25,8 +25,9 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 fn line(arguments: &[String]) -> anyhow::Result<Line> {
     // The compiler walks deeper than the stack that a thread gets by default.
-    let mut line = Line::cargo("run --quiet --release --package vitmae-targets --")
-        .environment("RUST_MIN_STACK", "16777216");
+    let mut line =
+        Line::cargo("run --quiet --release --package vitmae-tests --features gpu --bin targets --")
+            .environment("RUST_MIN_STACK", "16777216");
     let (mut python, mut only, mut rest) = (None, None, arguments.iter());
     while let Some(argument) = rest.next() {
         let (name, value) = match argument.split_once('=') {
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn arguments_are_passed_on_in_one_order() {
-        assert!(shown(&[]).ends_with("--package vitmae-targets --"));
+        assert!(shown(&[]).ends_with("--bin targets --"));
         let both = shown(&["--only=gemm", "--nvrtc", "python3"]);
         assert!(both.ends_with("-- --nvrtc python3 --only gemm"), "{both}");
         let here = std::path::absolute("venv/bin/python").unwrap().display().to_string();

@@ -10,14 +10,14 @@ use anyhow::{Context, bail};
 
 use crate::command::Line;
 use crate::usage::no_arguments;
-use crate::{fixtures, lavapipe, parity, tidy};
+use crate::{fixtures, lavapipe, parity, targets, tidy};
 use count::Count;
 
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, the documentation without warnings, parity, the GPU kernels on Mesa's software Vulkan (which it
-installs on Debian and Ubuntu as root), parity there. Stops at the first that fails and names the command
+in release, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
+Mesa's software Vulkan (which it installs on Debian and Ubuntu as root), targets, parity there. Stops at the first that fails and names the command
 to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
 ";
@@ -58,17 +58,18 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 /// The steps in order: what is quick and often red comes first.
 fn steps() -> anyhow::Result<Vec<Step>> {
-    let tests = Line::cargo("test --workspace --exclude vitmae-targets --release --no-fail-fast");
-    let documentation = Line::cargo("doc --workspace --exclude vitmae-targets --no-deps --release")
+    let tests = Line::cargo("test --workspace --release --no-fail-fast");
+    let documentation = Line::cargo("doc --workspace --no-deps --release")
         .environment("RUSTDOCFLAGS", "-D warnings");
-    let clippy = Line::cargo(
-        "clippy --workspace --exclude vitmae-targets --all-targets --release -- -D warnings",
-    );
+    let clippy = Line::cargo("clippy --workspace --all-targets --release -- -D warnings");
     let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
+    // Every backend; CubeCL's build scripts then want no LLVM, which checking does not need.
     let gpu_clippy = Line::cargo(
-        "clippy --package vitmae-tests --package vitmae-tensor --package vitmae-cli --all-targets \
-         --release --features vitmae-tests/gpu,vitmae-tensor/wgpu,vitmae-cli/wgpu -- -D warnings",
-    );
+        "clippy --package vitmae-tests --package vitmae-benches --package vitmae-cli --all-targets \
+         --release --features vitmae-tests/gpu,vitmae-benches/wgpu,vitmae-cli/wgpu,vitmae-cli/vulkan,\
+         vitmae-cli/metal,vitmae-cli/cuda,vitmae-cli/hip -- -D warnings",
+    )
+    .environment("DOCS_RS", "1");
     Ok(vec![
         uncounted("format", Line::cargo("fmt --all -- --check")),
         Step {
@@ -88,6 +89,11 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         counted("parity", "cargo xtask parity".to_owned(), parity::line(&[])?),
         uncounted("gpu clippy", gpu_clippy),
         Step { name: "gpu", again: gpu.shown(), run: Box::new(move || gpu_tests(gpu)) },
+        Step {
+            name: "targets",
+            again: "cargo xtask targets".to_owned(),
+            run: in_process(targets::run, &[]),
+        },
         counted(
             "gpu parity",
             "cargo xtask parity --device lavapipe".to_owned(),
@@ -195,6 +201,7 @@ mod tests {
             "parity",
             "gpu clippy",
             "gpu",
+            "targets",
             "gpu parity",
         ];
         assert_eq!(names, expected);

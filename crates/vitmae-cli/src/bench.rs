@@ -68,7 +68,7 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
         Task::Pretrain => {
             let mut state = TrainState::new(model, AdamWOptions::default())?;
             let (seconds, loss) =
-                measure(args.steps, || Ok(Some(state.train_step(&pixels, &masking, LR)?)))?;
+                measure(args.steps, || Ok(Some(state.train_step(&pixels, &masking, LR)?.item()?)))?;
             (flops::training(&config, kept), seconds, loss)
         }
         Task::Forward => {

@@ -86,7 +86,7 @@ fn losses(device: &Device) -> Result<Vec<f32>> {
             (0..(BATCH * patches) as u64).map(|index| stream.uniform(index)).collect();
         let masking = Masking::from_noise(&noise, BATCH, patches, ratio)?;
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
-        Ok(state.train_step(&pixels, &masking, 1e-3)?)
+        Ok(state.train_step(&pixels, &masking, 1e-3)?.item()?)
     });
     losses.collect()
 }

@@ -117,6 +117,9 @@ pub struct PretrainArgs {
     /// Epochs between evaluations
     #[arg(long, default_value_t = 1)]
     eval_every: u64,
+    /// Updates that a GPU makes before their losses are read back and checked
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    sync_every: usize,
 
     #[command(flatten)]
     original: OriginalFlags,
@@ -236,6 +239,7 @@ fn settings(args: &PretrainArgs) -> Result<PretrainConfig> {
         save_every_steps: args.save_every_steps,
         keep_last: args.keep_last,
         evaluate_every_epochs: args.eval_every,
+        sync_every: args.sync_every,
         resume: match args.resume.as_str() {
             "auto" | "" => Resume::Auto,
             "never" => Resume::Never,

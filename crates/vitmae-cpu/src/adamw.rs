@@ -24,8 +24,6 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Number of the update, from 1.
     pub step: u64,
-    /// Factor of the gradient, as for clipping.
-    pub gradient_scale: f64,
 }
 
 /// The settings as the inner loop needs them, each rounded once.
@@ -41,7 +39,8 @@ struct Factors {
     scale: f32,
 }
 
-/// Updates `value`, `m` and `v` in place.
+/// Updates `value`, `m` and `v` in place from `gradient · scale`; a `scale` of 0 leaves all as it is
+/// ([`crate::norm::clip_scale`]).
 ///
 /// # Panics
 /// If the lengths differ or `step` is 0.
@@ -50,12 +49,16 @@ pub fn step(
     gradient: &[f32],
     m: &mut [f32],
     v: &mut [f32],
+    scale: f32,
     settings: &Settings,
 ) {
     let count = value.len();
     assert!(gradient.len() == count && m.len() == count && v.len() == count, "adamw: lengths");
     assert!(settings.step > 0, "adamw: the first update is number 1");
-    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step, gradient_scale } = *settings;
+    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step } = *settings;
+    if scale == 0.0 {
+        return;
+    }
     // A power beyond i32 is 0 in f64 for every β below 1.
     let power = |beta: f64| beta.powi(i32::try_from(step).unwrap_or(i32::MAX));
     let factors = Factors {
@@ -66,7 +69,7 @@ pub fn step(
         step_size: (lr / (1.0 - power(beta1))) as f32,
         inverse_root: (1.0 / (1.0 - power(beta2)).sqrt()) as f32,
         eps: eps as f32,
-        scale: gradient_scale as f32,
+        scale,
     };
     let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
     let values = value.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));

@@ -19,6 +19,18 @@ pub fn norm(x: &[f32]) -> f64 {
     sum_of_squares(x).sqrt()
 }
 
+/// The factor of gradients whose norm is `value`: `min(1, longest / (value + 1e-6))`, or 1 without a
+/// `longest`; 0 if `value` is not finite or if `scale`, the factor so far, was 0, so that one bad value
+/// stops every update after it.
+///
+/// Source: `torch.nn.utils.clip_grad_norm_`.
+pub fn clip_scale(value: f32, longest: Option<f32>, scale: f32) -> f32 {
+    if scale == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    longest.map_or(1.0, |longest| (longest / (value + 1e-6)).min(1.0))
+}
+
 /// Index of the first value that is NaN or infinite.
 pub fn first_non_finite(x: &[f32]) -> Option<usize> {
     x.iter().position(|x| !x.is_finite())

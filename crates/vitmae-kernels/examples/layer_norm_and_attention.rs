@@ -21,13 +21,13 @@ fn main() -> Result<(), KernelError> {
     layer_norm::forward(&client, &x, &weight, &bias, 1e-6, &qkv, &mean, &rstd);
 
     let (out, lse) = (empty(rows * shape.width()), empty(shape.heads * rows));
-    attention::forward(&client, &qkv, None, shape, &out, &lse);
+    attention::forward(&client, &qkv, None, shape, &out, &lse)?;
     println!("{} values, the first are {:?}", out.len, &out.to_f32(&client)?[..4]);
 
     // The gradient of Σ out.
     let ones = Array::from_f32(&client, &vec![1.0; out.len]);
     let dqkv = empty(rows * width);
-    attention::backward(&client, &ones, &qkv, &out, &lse, None, shape, &dqkv);
+    attention::backward(&client, &ones, &qkv, &out, &lse, None, shape, &dqkv)?;
     println!("gradient of the first query {:?}", &dqkv.to_f32(&client)?[..4]);
     Ok(())
 }

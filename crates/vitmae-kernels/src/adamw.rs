@@ -24,8 +24,6 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Number of the update, from 1.
     pub step: u64,
-    /// Factor of the gradient, as for clipping.
-    pub gradient_scale: f64,
 }
 
 /// One parameter with what its update needs, all f32 and of one length; `value`, `m` and `v` are updated in
@@ -44,17 +42,22 @@ pub struct Parameter<'a> {
     pub settings: Settings,
 }
 
-/// Updates every parameter, one launch each.
+/// Updates every parameter from its gradient times `scale`, one launch each; a `scale` of 0 leaves all as it
+/// is ([`crate::norm::clip_scale`]).
+///
+/// # Shapes
+/// `scale: [1]` f32
 ///
 /// # Panics
 /// If lengths or types differ or a `step` is 0.
-pub fn step(client: &Client, parameters: &[Parameter]) {
+pub fn step(client: &Client, parameters: &[Parameter], scale: &Array) {
+    assert_eq!((scale.len, scale.dtype), (1, Dtype::F32), "adamw: scale");
     for parameter in parameters {
-        step_one(client, parameter);
+        step_one(client, parameter, scale);
     }
 }
 
-fn step_one(client: &Client, parameter: &Parameter) {
+fn step_one(client: &Client, parameter: &Parameter, scale: &Array) {
     let Parameter { value, gradient, m, v, settings } = *parameter;
     for array in [value, gradient, m, v] {
         assert!(array.len == value.len && array.dtype == Dtype::F32, "adamw: lengths");
@@ -63,7 +66,7 @@ fn step_one(client: &Client, parameter: &Parameter) {
     if value.len == 0 {
         return;
     }
-    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step, gradient_scale } = settings;
+    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step } = settings;
     // A power beyond i32 is 0 in f64 for every β below 1.
     let power = |beta: f64| beta.powi(i32::try_from(step).unwrap_or(i32::MAX));
     let vector = launch::vector_size(value.len);
@@ -79,6 +82,7 @@ fn step_one(client: &Client, parameter: &Parameter) {
             gradient.arg(),
             m.arg(),
             v.arg(),
+            scale.arg(),
             (value.len / vector) as u32,
             (1.0 - lr * weight_decay) as f32,
             beta2 as f32,
@@ -87,7 +91,6 @@ fn step_one(client: &Client, parameter: &Parameter) {
             (lr / (1.0 - power(beta1))) as f32,
             (1.0 / (1.0 - power(beta2)).sqrt()) as f32,
             eps as f32,
-            gradient_scale as f32,
         );
     }
 }
@@ -99,6 +102,7 @@ fn step_kernel<N: Size>(
     gradient: &[Vector<f32, N>],
     m: &mut [Vector<f32, N>],
     v: &mut [Vector<f32, N>],
+    scale: &[f32],
     vectors: u32,
     keep: f32,
     beta2: f32,
@@ -107,10 +111,10 @@ fn step_kernel<N: Size>(
     step_size: f32,
     inverse_root: f32,
     eps: f32,
-    scale: f32,
 ) {
     let i = ABSOLUTE_POS;
-    if i < vectors as usize {
+    let scale = scale[0];
+    if i < vectors as usize && scale != 0.0f32 {
         let g = gradient[i] * Vector::new(scale);
         let old = m[i];
         let first = old + Vector::new(one_minus_beta1) * (g - old);

@@ -22,13 +22,13 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::Array as Registers;
 use cubecl::prelude::*;
 
-use crate::{Array, Capabilities, Client, Dropout, Dtype, cube_count};
+use crate::{Array, Capabilities, Client, Dropout, Dtype, KernelError, cube_count};
 pub use backward::backward;
 use head::{Head, Noise};
 use matrix::Matrices;
 pub use probabilities::probabilities;
 use softmax::{largest_of_row, sum_of_row};
-use tiles::{Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write};
+use tiles::{Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write, zeros};
 
 /// Sizes of an attention; the width D is `heads · head_dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,11 @@ impl Shape {
 /// # Shapes
 /// `qkv: [B, N, 3D]` → `out: [B, N, D]`, `lse: [B, A, N]`
 ///
+/// # Errors
+/// [`KernelError::Refused`] if a head is too wide for the device's shared memory; nothing is launched then.
+///
 /// # Panics
-/// If a length or a type does not fit, or a head is too wide for the device's shared memory.
+/// If a length or a type does not fit.
 pub fn forward(
     client: &Client,
     qkv: &Array,
@@ -86,21 +89,21 @@ pub fn forward(
     shape: Shape,
     out: &Array,
     lse: &Array,
-) {
+) -> Result<(), KernelError> {
     assert_eq!(qkv.len, 3 * shape.len(), "attention: qkv");
     assert_eq!(out.len, shape.len(), "attention: out");
     assert_eq!(lse.len, shape.rows(), "attention: lse");
     assert_eq!(out.dtype, qkv.dtype, "attention: types of qkv and out");
     assert_eq!(lse.dtype, Dtype::F32, "attention: type of lse");
     if shape.len() == 0 {
-        return;
+        return Ok(());
     }
     let capabilities = Capabilities::of(client);
     if let Some(plan) = Matrices::choose(shape.head_dim, qkv.dtype, 1, &capabilities) {
         matrix::forward::forward(client, qkv, dropout, shape, out, lse, plan, &capabilities);
-        return;
+        return Ok(());
     }
-    let tiles = Tiles::choose(shape.head_dim, 1, 1, &capabilities);
+    let tiles = Tiles::choose(shape.head_dim, 1, 1, &capabilities)?;
     // SAFETY: guarded by the number of cubes, tokens and the head's width.
     unsafe {
         forward_kernel::launch_unchecked(
@@ -121,6 +124,7 @@ pub fn forward(
             qkv.dtype.elem(),
         );
     }
+    Ok(())
 }
 
 /// One cube computes one tile of queries of one head.
@@ -165,7 +169,7 @@ fn forward_kernel<F: Float, N: Size>(
     let mut largest = Registers::<f32>::new(per_unit);
     let mut sum = Registers::<f32>::new(per_unit);
     let mut scores = Registers::<f32>::new(4 * per_unit);
-    let mut outputs = Registers::<Four>::new(tiles.outputs());
+    let mut outputs = zeros(tiles);
     #[unroll]
     for i in 0..per_unit {
         largest[i] = f32::new(-1.0e30f32);

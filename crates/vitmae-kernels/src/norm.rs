@@ -1,4 +1,4 @@
-//! Sums of squares, for the norm that clips gradients and for the search for values that are not numbers.
+//! Norms of gradients, and the factor that clips them or stops the update if something is not a number.
 //!
 //! Sums are f32: a NaN or an infinity among the values, or squares beyond the range of f32, show in the
 //! sum.
@@ -16,6 +16,8 @@ use crate::{Array, Client, Dtype, launch};
 const PART: usize = 16 * 1024;
 /// Most cubes of one array.
 const PARTS: usize = 1024;
+/// The exponent's bits of an f32, all set in infinities and NaN.
+const EXPONENT: u32 = 0x7f80_0000;
 
 /// `sum = Σ x²`, one value; NaN or infinite if a value is.
 ///
@@ -33,6 +35,52 @@ pub fn sum_of_squares(client: &Client, x: &Array, sum: &Array) {
 /// # Panics
 /// As [`sum_of_squares`].
 pub fn sum_of_squares_of_all(client: &Client, arrays: &[&Array], sum: &Array) {
+    sum_all(client, arrays, sum, false);
+}
+
+/// `norm = √Σ x²` over all arrays taken together, one value; NaN or infinite if a value is.
+///
+/// # Shapes
+/// `norm: [1]` f32
+///
+/// # Panics
+/// If `norm` is not one f32.
+pub fn global_norm(client: &Client, arrays: &[&Array], norm: &Array) {
+    sum_all(client, arrays, norm, true);
+}
+
+/// The factor of gradients whose norm is `value`: `min(1, longest / (value + 1e-6))`, or 1 without a
+/// `longest`; 0 if `value` is not finite or if `scale` was 0, so that one bad value stops every update
+/// after it.
+///
+/// # Shapes
+/// `value, scale: [1]` f32
+///
+/// # Panics
+/// If one of them is not one f32.
+///
+/// Source: `torch.nn.utils.clip_grad_norm_`.
+pub fn clip_scale(client: &Client, value: &Array, longest: Option<f32>, scale: &Array) {
+    for array in [value, scale] {
+        assert_eq!((array.len, array.dtype), (1, Dtype::F32), "norm: clip_scale");
+    }
+    let (count, units) = launch::rows(client, 1);
+    // SAFETY: one unit reads and writes one value of each.
+    unsafe {
+        clip_scale_kernel::launch_unchecked(
+            client,
+            count,
+            units,
+            value.arg(),
+            scale.arg(),
+            longest.unwrap_or_default(),
+            longest.is_some(),
+        );
+    }
+}
+
+/// The sum of all squares, or its root.
+fn sum_all(client: &Client, arrays: &[&Array], sum: &Array, root: bool) {
     assert_eq!((sum.len, sum.dtype), (1, Dtype::F32), "norm: sum");
     let parts: Vec<usize> = arrays.iter().map(|x| x.len.div_ceil(PART).min(PARTS)).collect();
     let total: usize = parts.iter().sum();
@@ -70,6 +118,7 @@ pub fn sum_of_squares_of_all(client: &Client, arrays: &[&Array], sum: &Array) {
             partial.arg(),
             sum.arg(),
             total as u32,
+            root,
         );
     }
 }
@@ -106,9 +155,9 @@ fn squares_kernel<F: Float, N: Size>(
     }
 }
 
-/// One cube adds all partial sums.
+/// One cube adds all partial sums, and takes the root if asked.
 #[cube(launch_unchecked)]
-fn total_kernel(partial: &[f32], sum: &mut [f32], count: u32) {
+fn total_kernel(partial: &[f32], sum: &mut [f32], count: u32, #[comptime] root: bool) {
     let mut mine = 0.0f32;
     let mut i = UNIT_POS;
     while i < count {
@@ -117,6 +166,25 @@ fn total_kernel(partial: &[f32], sum: &mut [f32], count: u32) {
     }
     let total = cube_sum(mine, ROW_UNITS);
     if ABSOLUTE_POS == 0 {
-        sum[0] = total;
+        sum[0] = if comptime!(root) { f32::sqrt(total) } else { total };
+    }
+}
+
+/// One unit does it.
+#[cube(launch_unchecked)]
+fn clip_scale_kernel(value: &[f32], scale: &mut [f32], longest: f32, #[comptime] clips: bool) {
+    if ABSOLUTE_POS == 0 {
+        let value = value[0];
+        // By its bits: shader compilers may take it that no value is NaN.
+        let finite = (u32::reinterpret(value) & EXPONENT) != EXPONENT;
+        if scale[0] != 0.0f32 && finite {
+            scale[0] = if comptime!(clips) {
+                f32::min(1.0f32, longest / (value + 1e-6f32))
+            } else {
+                1.0f32.runtime()
+            };
+        } else {
+            scale[0] = 0.0f32;
+        }
     }
 }

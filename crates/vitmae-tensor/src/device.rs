@@ -90,8 +90,9 @@ impl Device {
         }
     }
 
+    /// The GPU's client of CubeCL, to launch kernels of one's own; none for the CPU.
     #[cfg(feature = "gpu")]
-    pub(crate) fn client(&self) -> Option<&vitmae_kernels::Client> {
+    pub fn client(&self) -> Option<&vitmae_kernels::Client> {
         self.gpu().map(|gpu| &gpu.client)
     }
 }

@@ -75,11 +75,6 @@ impl Gpu {
         Ok(Self { name: name.to_owned(), device, client })
     }
 
-    /// A failure of this device.
-    pub(crate) fn failed(&self, error: KernelError) -> TensorError {
-        TensorError::DeviceFailed { device: self.name.clone(), message: error.to_string() }
-    }
-
     fn info(&self) -> GpuInfo {
         GpuInfo {
             name: self.name.clone(),
@@ -90,6 +85,11 @@ impl Gpu {
 }
 
 impl crate::Device {
+    /// A failure of this device.
+    pub(crate) fn failed(&self, error: KernelError) -> TensorError {
+        TensorError::DeviceFailed { device: self.to_string(), message: error.to_string() }
+    }
+
     /// What the GPU says of itself; none for the CPU.
     pub fn gpu_info(&self) -> Option<GpuInfo> {
         self.gpu().map(Gpu::info)

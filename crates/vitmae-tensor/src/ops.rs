@@ -41,6 +41,6 @@ pub use linear::{
     linear_residual,
 };
 pub use loss::{Target, loss, loss_backward, normalise_targets};
-pub use norm::global_norm;
+pub use norm::{clip_scale, global_norm};
 pub use patches::{im2col, patchify, unpatchify};
 pub use reduce::{add, mean_tokens, mean_tokens_backward};

@@ -126,8 +126,9 @@ impl Tensor {
             Storage::Cpu(buffer) => Ok(buffer.as_slice().to_vec()),
             #[cfg(feature = "gpu")]
             Storage::Gpu(array) => {
-                let gpu = self.device.gpu().unwrap_or_else(|| unreachable!("an array has a GPU"));
-                array.to_f32(&gpu.client).map_err(|error| gpu.failed(error))
+                let client = self.device.client();
+                let client = client.unwrap_or_else(|| unreachable!("an array has a GPU"));
+                array.to_f32(client).map_err(|error| self.device.failed(error))
             }
         }
     }
@@ -151,8 +152,8 @@ impl Tensor {
     /// [`TensorError::DeviceFailed`] if an operation that they come from failed.
     pub fn wait(&self) -> Result<(), TensorError> {
         #[cfg(feature = "gpu")]
-        if let (Storage::Gpu(array), Some(gpu)) = (&self.storage, self.device.gpu()) {
-            return array.wait(&gpu.client).map_err(|error| gpu.failed(error));
+        if let (Storage::Gpu(array), Some(client)) = (&self.storage, self.device.client()) {
+            return array.wait(client).map_err(|error| self.device.failed(error));
         }
         Ok(())
     }

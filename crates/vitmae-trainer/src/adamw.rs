@@ -65,8 +65,8 @@ impl AdamW {
         Ok(AdamW { options, updates: 0, moments })
     }
 
-    /// Updates every trainable parameter from its gradient times `gradient_scale`; a parameter
-    /// without a gradient is updated as if it were zero.
+    /// Updates every trainable parameter from its gradient times `scale`, one value; 0 leaves all as it is.
+    /// A parameter without a gradient is updated as if it were zero.
     ///
     /// # Errors
     /// [`TrainerError::Tensor`] if shapes do not fit, which a model's own gradients always do.
@@ -74,7 +74,7 @@ impl AdamW {
         &mut self,
         parameters: Vec<&mut Param>,
         lr: f64,
-        gradient_scale: f64,
+        scale: &Tensor,
     ) -> Result<(), TrainerError> {
         self.updates += 1;
         for (parameter, moments) in parameters.into_iter().zip(&mut self.moments) {
@@ -86,7 +86,6 @@ impl AdamW {
                 eps: self.options.eps,
                 weight_decay: if decayed { self.options.weight_decay } else { 0.0 },
                 step: self.updates,
-                gradient_scale,
             };
             let zero;
             let gradient = match &parameter.grad {
@@ -96,7 +95,8 @@ impl AdamW {
                     &zero
                 }
             };
-            ops::adamw(&mut parameter.value, gradient, &mut moments.m, &mut moments.v, &settings)?;
+            let Moments { m, v } = moments;
+            ops::adamw(&mut parameter.value, gradient, m, v, scale, &settings)?;
         }
         Ok(())
     }

@@ -15,9 +15,9 @@ use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
-use crate::data::{BadSampleLog, Batch, BatchMaker, BatchPlan, Dataset, Prefetch};
+use crate::data::{BadSample, BadSampleLog, Batch, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::evaluation::evaluate;
-use crate::{Event, MetricsLog, Started, Step, StopFlag, TrainState, TrainerError};
+use crate::{Event, MetricsLog, Started, Step, StopFlag, TrainState, TrainerError, Update};
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, PretrainConfig, Resume};
 use saver::Saver;
@@ -80,6 +80,30 @@ pub fn pretrain(
     run.train(stop, on_event)
 }
 
+/// A batch on the device.
+struct Ready {
+    number: u64,
+    pixels: Tensor,
+    masking: Masking,
+    samples: Vec<u64>,
+    bad: Vec<BadSample>,
+    /// Seconds spent waiting for it.
+    waited: f64,
+}
+
+/// An update whose losses and norm have not been read yet.
+struct Launched {
+    step: u64,
+    epoch: f64,
+    lr: f64,
+    losses: Vec<Tensor>,
+    gradient_norm: Tensor,
+    samples: Vec<u64>,
+    batches: Vec<u64>,
+    start: Instant,
+    data_seconds: f64,
+}
+
 /// Everything a running training holds.
 struct Run<'a> {
     config: &'a PretrainConfig,
@@ -91,6 +115,9 @@ struct Run<'a> {
     saver: Saver,
     log: MetricsLog,
     bad_samples: BadSampleLog,
+    /// The next batch, where it crosses to the device ahead of time.
+    ready: Option<Result<Ready, TrainerError>>,
+    launched: Vec<Launched>,
     last_loss: Option<f64>,
     evaluation_loss: Option<f64>,
     resumed_from: Option<PathBuf>,
@@ -142,6 +169,8 @@ impl<'a> Run<'a> {
             device: device.clone(),
             state,
             progress,
+            ready: None,
+            launched: Vec::new(),
             last_loss: None,
             evaluation_loss: None,
             resumed_from: resume,
@@ -180,14 +209,20 @@ impl<'a> Run<'a> {
             self.update(&mut prefetch, on_event)?;
             let step = self.state.step();
             let per_epoch = self.plan.updates_per_epoch();
-            if step.is_multiple_of(per_epoch) {
+            let ends_epoch = step.is_multiple_of(per_epoch);
+            let saves = step < self.total_steps() && step.is_multiple_of(self.save_interval());
+            if ends_epoch || saves || self.launched.len() >= self.updates_at_once() {
+                self.settle(on_event)?;
+            }
+            if ends_epoch {
                 self.end_epoch(step / per_epoch, on_event)?;
             }
-            if step < self.total_steps() && step.is_multiple_of(self.save_interval()) {
+            if saves {
                 self.saver.start(self.snapshot(), on_event)?;
                 saved_at = Some(step);
             }
         }
+        self.settle(on_event)?;
         self.saver.finish(on_event)?;
         let step = self.state.step();
         let on_disk = self.saver.newest().or(self.resumed_from.as_ref()).cloned();
@@ -205,66 +240,103 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// One update: `accumulation` batches, the checks, the optimizer.
+    /// One update: `accumulation` batches and the optimizer. Waits for nothing but data.
     fn update(
         &mut self,
         prefetch: &mut Prefetch,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         let start = Instant::now();
-        let (mut data_seconds, mut images, mut loss) = (0.0, 0, 0.0);
-        let mut samples = Vec::new();
-        let weight = 1.0 / self.plan.accumulation as f64;
+        let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut data_seconds = 0.0;
         for _ in 0..self.plan.accumulation {
-            let waiting = Instant::now();
-            let batch = prefetch.next_batch().unwrap_or(Err(TrainerError::WorkerLost))?;
-            data_seconds += waiting.elapsed().as_secs_f64();
-            for bad in &batch.bad {
+            let ready = match self.ready.take() {
+                Some(ready) => ready,
+                None => self.next_batch(prefetch),
+            }?;
+            for bad in &ready.bad {
                 if self.bad_samples.record(bad)? {
                     on_event(Event::BadSample(bad));
                 }
             }
-            images += batch.samples.len() as u64;
-            loss += f64::from(self.accumulate(batch, weight, &mut samples)?) * weight;
+            losses.push(self.accumulate(&ready)?);
+            data_seconds += ready.waited;
+            samples.extend(ready.samples);
+            batches.push(ready.number);
+            // The next batch crosses over while a GPU computes this one.
+            if !self.device.is_cpu() && !prefetch.is_done() {
+                self.ready = Some(self.next_batch(prefetch));
+            }
         }
-        let step = self.state.step();
-        let gradient_norm = self.state.gradient_norm()?;
-        if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Err(dump::write(self, loss, gradient_norm, &samples));
-        }
-        let epoch = self.plan.fractional_epoch(step);
+        let epoch = self.plan.fractional_epoch(self.state.step());
         let lr = self.config.schedule().at(epoch);
-        self.state.update_by(lr, self.config.clip_grad, gradient_norm)?;
-        self.progress.epoch_loss += loss;
-        self.progress.epoch_updates += 1;
-        self.last_loss = Some(loss);
-        let seconds = start.elapsed().as_secs_f64();
-        let step = self.state.step();
-        self.log.write(&json!({
-            "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-            "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-        }))?;
-        let total_steps = self.total_steps();
-        on_event(Event::Step(Step {
+        let Update { step, gradient_norm } = self.state.update(lr, self.config.clip_grad)?;
+        self.launched.push(Launched {
             step,
-            total_steps,
             epoch,
-            loss,
             lr,
+            losses,
             gradient_norm,
-            images,
-            seconds,
+            samples,
+            batches,
+            start,
             data_seconds,
-        }));
+        });
         Ok(())
     }
 
-    fn accumulate(
-        &mut self,
-        batch: Batch,
-        weight: f64,
-        samples: &mut Vec<u64>,
-    ) -> Result<f32, TrainerError> {
+    /// Reads losses and norms of the updates since the last time, checks and reports them.
+    fn settle(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
+        let launched = std::mem::take(&mut self.launched);
+        let Some(first) = launched.first() else { return Ok(()) };
+        let (start, count) = (first.start, launched.len() as f64);
+        let weight = self.weight();
+        let mut results = Vec::with_capacity(launched.len());
+        for update in launched {
+            let losses = update.losses.iter().map(|loss| Ok(f64::from(loss.item()?) * weight));
+            let loss = losses.sum::<Result<f64, TrainerError>>()?;
+            let gradient_norm = f64::from(update.gradient_norm.item()?);
+            if !loss.is_finite() || !gradient_norm.is_finite() {
+                return Err(dump::write(self, &update, loss, gradient_norm));
+            }
+            results.push((update, loss, gradient_norm));
+        }
+        // What a GPU does has no times of its own.
+        let seconds = start.elapsed().as_secs_f64() / count;
+        for (update, loss, gradient_norm) in results {
+            let Launched { step, epoch, lr, data_seconds, .. } = update;
+            let images = update.samples.len() as u64;
+            self.progress.epoch_loss += loss;
+            self.progress.epoch_updates += 1;
+            self.last_loss = Some(loss);
+            self.log.write(&json!({
+                "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
+                "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
+            }))?;
+            let total_steps = self.total_steps();
+            on_event(Event::Step(Step {
+                step,
+                total_steps,
+                epoch,
+                loss,
+                lr,
+                gradient_norm,
+                images,
+                seconds,
+                data_seconds,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Waits for the next batch and brings it to the device.
+    fn next_batch(&self, prefetch: &mut Prefetch) -> Result<Ready, TrainerError> {
+        let waiting = Instant::now();
+        let batch = prefetch.next_batch().unwrap_or(Err(TrainerError::WorkerLost))?;
+        self.ready(batch, waiting.elapsed().as_secs_f64())
+    }
+
+    fn ready(&self, batch: Batch, waited: f64) -> Result<Ready, TrainerError> {
         let model = &self.config.model;
         let (height, width) = model.image_size;
         let count = batch.samples.len();
@@ -272,8 +344,18 @@ impl<'a> Run<'a> {
         let pixels = Tensor::from_vec(&self.device, &shape, batch.pixels)?;
         let patches = model.num_patches();
         let masking = Masking::from_noise(&batch.noise, count, patches, model.mask_ratio)?;
-        samples.extend(batch.samples);
-        self.state.accumulate(&pixels, &masking, weight, (self.config.seed, batch.number))
+        let Batch { number, samples, bad, .. } = batch;
+        Ok(Ready { number, pixels, masking, samples, bad, waited })
+    }
+
+    fn accumulate(&mut self, batch: &Ready) -> Result<Tensor, TrainerError> {
+        let (weight, draws) = (self.weight(), (self.config.seed, batch.number));
+        self.state.accumulate(&batch.pixels, &batch.masking, weight, draws)
+    }
+
+    /// The share of one batch in the loss of its update.
+    fn weight(&self) -> f64 {
+        1.0 / self.plan.accumulation as f64
     }
 
     fn end_epoch(
@@ -322,6 +404,11 @@ impl<'a> Run<'a> {
 
     fn total_steps(&self) -> u64 {
         self.config.epochs * self.plan.updates_per_epoch()
+    }
+
+    /// Updates between two looks at their losses; the CPU has computed them by then anyway.
+    fn updates_at_once(&self) -> usize {
+        if self.device.is_cpu() { 1 } else { self.config.sync_every }
     }
 
     fn save_interval(&self) -> u64 {

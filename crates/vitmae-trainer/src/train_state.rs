@@ -1,7 +1,8 @@
 //! A model in training: accumulate gradients of batches, then update once.
 //!
 //! This is the level for a training loop of one's own; it takes pixels and masks as they are and
-//! draws nothing but the seed of dropout, a function of the update's number.
+//! draws nothing but the seed of dropout, a function of the update's number. Nothing here waits for the
+//! device: losses and norms stay tensors until they are read.
 
 use vitmae_cpu::random::Stream;
 use vitmae_model::{Masking, TrainOptions, VitMaeForPreTraining};
@@ -18,15 +19,17 @@ pub struct TrainState {
     /// The optimizer.
     pub optimizer: AdamW,
     step: u64,
+    /// Factor of the next update's gradient; 0 once a loss or a norm was not finite.
+    scale: Tensor,
 }
 
 /// What one update did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Update {
     /// Updates made, this one included.
     pub step: u64,
-    /// Global norm of the gradient before clipping.
-    pub gradient_norm: f64,
+    /// Global norm of the gradient before clipping, one value.
+    pub gradient_norm: Tensor,
 }
 
 impl TrainState {
@@ -39,11 +42,17 @@ impl TrainState {
         options: AdamWOptions,
     ) -> Result<TrainState, TrainerError> {
         let optimizer = AdamW::new(&model.parameters(), options)?;
-        Ok(TrainState { model, optimizer, step: 0 })
+        Self::resumed(model, optimizer, 0)
     }
 
-    pub(crate) fn resumed(model: VitMaeForPreTraining, optimizer: AdamW, step: u64) -> TrainState {
-        TrainState { model, optimizer, step }
+    /// As after `step` updates.
+    pub(crate) fn resumed(
+        model: VitMaeForPreTraining,
+        optimizer: AdamW,
+        step: u64,
+    ) -> Result<TrainState, TrainerError> {
+        let scale = Tensor::from_slice(model.device(), &[], &[1.0])?;
+        Ok(TrainState { model, optimizer, step, scale })
     }
 
     /// Updates made.
@@ -51,7 +60,7 @@ impl TrainState {
         self.step
     }
 
-    /// Adds the gradient of `weight` times the loss of one batch; returns the loss itself.
+    /// Adds the gradient of `weight` times the loss of one batch; returns the loss itself, one value.
     ///
     /// For n batches an update, `weight` is 1 / n. `seed` and `batch` decide dropout alone.
     ///
@@ -66,51 +75,43 @@ impl TrainState {
         masking: &Masking,
         weight: f64,
         (seed, batch): (u64, u64),
-    ) -> Result<f32, TrainerError> {
+    ) -> Result<Tensor, TrainerError> {
         let dropout_seed = Stream::new(seed, "dropout", batch, 0).bits(0);
         let loss_scale = weight as f32;
         let options = TrainOptions { loss_scale, dropout_seed, ..TrainOptions::default() };
-        Ok(self.model.forward_backward(pixels, masking, &options)?.item()?)
+        let loss = self.model.forward_backward(pixels, masking, &options)?;
+        ops::clip_scale(&loss, None, &mut self.scale)?;
+        Ok(loss)
     }
 
-    /// Global norm of the accumulated gradient: the root of the sum of all squares.
+    /// Global norm of the accumulated gradient: the root of the sum of all squares, one value.
     ///
     /// # Errors
     /// [`TrainerError::Tensor`].
-    pub fn gradient_norm(&self) -> Result<f64, TrainerError> {
+    pub fn gradient_norm(&self) -> Result<Tensor, TrainerError> {
         let parameters = self.model.parameters();
         let trainable = parameters.iter().filter(|parameter| parameter.trainable);
         let gradients: Vec<&Tensor> =
             trainable.filter_map(|parameter| parameter.grad.as_ref()).collect();
-        Ok(ops::global_norm(&gradients)?)
+        Ok(ops::global_norm(self.model.device(), &gradients)?)
     }
 
     /// Updates the parameters from the accumulated gradient, scaled down to norm `clip` if longer,
-    /// and clears it.
+    /// and clears it. If the norm or a loss is not finite, this update and all after it change neither
+    /// parameters nor moments: whoever reads the loss later finds them as they were before it.
     ///
     /// # Errors
     /// [`TrainerError::Tensor`].
     pub fn update(&mut self, lr: f64, clip: Option<f64>) -> Result<Update, TrainerError> {
         let gradient_norm = self.gradient_norm()?;
-        self.update_by(lr, clip, gradient_norm)
-    }
-
-    /// As [`update`](Self::update), with the norm that [`gradient_norm`](Self::gradient_norm) gave.
-    pub(crate) fn update_by(
-        &mut self,
-        lr: f64,
-        clip: Option<f64>,
-        gradient_norm: f64,
-    ) -> Result<Update, TrainerError> {
-        // The small number is torch's `clip_grad_norm_`.
-        let scale = clip.map_or(1.0, |clip| (clip / (gradient_norm + 1e-6)).min(1.0));
-        self.optimizer.step(self.model.parameters_mut(), lr, scale)?;
+        ops::clip_scale(&gradient_norm, clip, &mut self.scale)?;
+        self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
         self.model.zero_grad();
         self.step += 1;
         Ok(Update { step: self.step, gradient_norm })
     }
 
-    /// One batch, one update; returns the loss before it.
+    /// One batch, one update; returns the loss before it, one value.
     ///
     /// # Errors
     /// As [`accumulate`](Self::accumulate) and [`update`](Self::update).
@@ -119,7 +120,7 @@ impl TrainState {
         pixels: &Tensor,
         masking: &Masking,
         lr: f64,
-    ) -> Result<f32, TrainerError> {
+    ) -> Result<Tensor, TrainerError> {
         let loss = self.accumulate(pixels, masking, 1.0, (0, self.step))?;
         self.update(lr, None)?;
         Ok(loss)

@@ -38,7 +38,7 @@ pub(super) fn run(
         let pixels = Tensor::from_slice(device, &shape[1..], &pixels[step * count..][..count])?;
         let noise = &noise[step * batch * patches..][..batch * patches];
         let masking = Masking::from_noise(noise, batch, patches, ratio)?;
-        losses.push(state.train_step(&pixels, &masking, schedule.at(step as f64))?);
+        losses.push(state.train_step(&pixels, &masking, schedule.at(step as f64))?.item()?);
     }
     let mut outputs = Outputs::default();
     outputs.put_f32("losses", &[steps], losses);

@@ -12,25 +12,18 @@ use vitmae_testing::reference::adamw as reference;
 const LENGTHS: [usize; 7] = [0, 1, 7, 16, 1024, 1028, 20_001];
 
 fn settings(step: u64) -> Settings {
-    Settings {
-        lr: 0.05,
-        betas: [0.9, 0.95],
-        eps: 1e-8,
-        weight_decay: 0.1,
-        step,
-        gradient_scale: 1.0,
-    }
+    Settings { lr: 0.05, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, step }
 }
 
 fn of_reference(settings: &Settings) -> reference::Settings {
-    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step, .. } = *settings;
+    let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step } = *settings;
     let step = u32::try_from(step).expect("a step of the test");
     reference::Settings { lr, beta1, beta2, eps, weight_decay, step }
 }
 
 fn of_cpu(settings: &Settings) -> cpu::Settings {
-    let Settings { lr, betas, eps, weight_decay, step, gradient_scale } = *settings;
-    cpu::Settings { lr, betas, eps, weight_decay, step, gradient_scale }
+    let Settings { lr, betas, eps, weight_decay, step } = *settings;
+    cpu::Settings { lr, betas, eps, weight_decay, step }
 }
 
 /// A second moment that is not near 0, so that the size of an update is known.
@@ -43,12 +36,14 @@ fn step(
     client: &Client,
     state: [&[f32]; 3],
     gradient: &[f32],
+    scale: f32,
     settings: Settings,
 ) -> [Vec<f32>; 3] {
     let on_state = state.map(|part| Canary::filled(client, part));
     let [value, m, v] = on_state.each_ref().map(Canary::array);
     let gradient = &Array::from_f32(client, gradient);
-    adamw::step(client, &[Parameter { value, gradient, m, v, settings }]);
+    let scale = &Array::from_f32(client, &[scale]);
+    adamw::step(client, &[Parameter { value, gradient, m, v, settings }], scale);
     on_state.map(|part| part.finish(client, "state"))
 }
 
@@ -59,7 +54,7 @@ fn one_step_equals_the_reference() {
         let settings = settings(number);
         let (value, gradient) = (draws.vec_f32(count), draws.vec_f32(count));
         let (m, v) = (draws.vec_f32(count), second_moment(&mut draws, count));
-        let found = step(&client, [&value, &m, &v], &gradient, settings);
+        let found = step(&client, [&value, &m, &v], &gradient, 1.0, settings);
         if count == 0 {
             continue;
         }
@@ -67,7 +62,7 @@ fn one_step_equals_the_reference() {
         let next = reference::step(&state, &widen(&gradient), of_reference(&settings));
         let mut twin = [value, m, v];
         let [value, m, v] = &mut twin;
-        cpu::step(value, &gradient, m, v, &of_cpu(&settings));
+        cpu::step(value, &gradient, m, v, 1.0, &of_cpu(&settings));
         // The first update has 1/(1 − β₂) = 20 under the root: an update is at most lr·10·√20 ≈ 2.
         let tolerance = tolerance_at(12, 2.0);
         for (i, expected) in [next.value, next.m, next.v].into_iter().enumerate() {
@@ -103,7 +98,7 @@ fn several_parameters_keep_their_own_settings_over_steps() {
             v: &on_v[i],
             settings: settings[i],
         });
-        adamw::step(&client, &parameters);
+        adamw::step(&client, &parameters, &Array::from_f32(&client, &[1.0]));
         for i in [0, 1] {
             let gradient = widen(&gradients[i]);
             states[i] = reference::step(&states[i], &gradient, of_reference(&settings[i]));
@@ -116,25 +111,25 @@ fn several_parameters_keep_their_own_settings_over_steps() {
 }
 
 #[test]
-fn the_gradient_scale_is_a_factor_of_the_gradient() {
+fn the_scale_is_a_factor_of_the_gradient_and_zero_stops_the_update() {
     let (client, mut draws) = (client(), Draws::new(3));
     let (value, gradient) = (draws.vec_f32(100), draws.vec_f32(100));
     let halved: Vec<f32> = gradient.iter().map(|g| 0.5 * g).collect();
-    let after = |gradient: &[f32], gradient_scale| {
-        let settings = Settings { gradient_scale, ..settings(1) };
-        step(&client, [&value, &[0.0; 100], &[0.0; 100]], gradient, settings)
+    let after = |gradient: &[f32], scale| {
+        step(&client, [&value, &[0.0; 100], &[0.0; 100]], gradient, scale, settings(1))
     };
     assert_eq!(after(&gradient, 0.5), after(&halved, 1.0));
+    assert_eq!(after(&gradient, 0.0), [value.clone(), vec![0.0; 100], vec![0.0; 100]]);
 }
 
 #[test]
 #[should_panic(expected = "adamw: the first update is number 1")]
 fn step_zero_is_refused() {
-    step(&client(), [&[1.0], &[0.0], &[0.0]], &[1.0], settings(0));
+    step(&client(), [&[1.0], &[0.0], &[0.0]], &[1.0], 1.0, settings(0));
 }
 
 #[test]
 #[should_panic(expected = "adamw: lengths")]
 fn another_length_is_refused() {
-    step(&client(), [&[1.0], &[0.0], &[0.0]], &[1.0, 2.0], settings(1));
+    step(&client(), [&[1.0], &[0.0], &[0.0]], &[1.0, 2.0], 1.0, settings(1));
 }

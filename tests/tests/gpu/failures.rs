@@ -3,7 +3,7 @@
 use super::device;
 use vitmae_kernels::cubecl;
 use vitmae_kernels::cubecl::prelude::*;
-use vitmae_kernels::{Array as Values, Client, Dtype, KernelError, reduce};
+use vitmae_kernels::{Array as Values, Client, Dtype, KernelError, attention, reduce};
 
 #[cube(launch)]
 fn fill(out: &mut [f32], #[comptime] shared: usize) {
@@ -49,4 +49,19 @@ fn what_is_computed_from_a_failed_launch_is_an_error_too() {
     reduce::add(&client, &failed, &Values::from_f32(&client, &[1.0]), &sum);
     let found = sum.to_f32(&client);
     assert!(matches!(found, Err(KernelError::Device(_))), "{found:?}");
+}
+
+#[test]
+fn a_head_that_is_too_wide_for_the_device_is_refused() {
+    let client = device::client();
+    let shape = attention::Shape { batch: 1, tokens: 2, heads: 1, head_dim: 1 << 14 };
+    let values = |len| Values::empty(&client, len, Dtype::F32);
+    let (qkv, out, lse) = (values(3 << 15), values(1 << 15), values(2));
+    let refused = |result: Result<(), KernelError>| {
+        let Err(KernelError::Refused { reason, .. }) = result else { panic!("{result:?}") };
+        assert!(reason.starts_with("a head of width 16384 does not fit the "), "{reason}");
+    };
+    refused(attention::forward(&client, &qkv, None, shape, &out, &lse));
+    refused(attention::backward(&client, &out, &qkv, &out, &lse, None, shape, &qkv));
+    refused(attention::probabilities(&client, &qkv, &lse, shape, &values(4)));
 }

@@ -43,6 +43,35 @@ fn the_sum_over_several_arrays_is_that_of_their_sums() {
 }
 
 #[test]
+fn the_norm_is_the_root_of_the_sum() {
+    let client = client();
+    let arrays = [[3.0f32, 0.0, 4.0], [0.0, 12.0, 0.0]].map(|x| Array::from_f32(&client, &x));
+    let root = |norm: &mut [f32]| norm[0] = 13.0;
+    assert_output(&client, "norm", Dtype::F32, &[13.0], tolerance_at(4, 0.0), root, |norm| {
+        norm::global_norm(&client, &arrays.each_ref(), norm);
+    });
+}
+
+#[test]
+fn the_scale_clips_and_stays_zero_after_a_bad_value() {
+    let client = client();
+    let scale_after = |value: f32, longest: Option<f32>, before: f32| {
+        let [value, scale] = [value, before].map(|x| Array::from_f32(&client, &[x]));
+        norm::clip_scale(&client, &value, longest, &scale);
+        scale.to_f32(&client).expect("a value")[0]
+    };
+    let values = [0.0, 0.5, 4.0, 1e30, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    for (value, longest) in values.into_iter().flat_map(|x| [(x, None), (x, Some(1.0))]) {
+        for before in [1.0, 0.25, 0.0] {
+            let found = scale_after(value, longest, before);
+            let expected = cpu::clip_scale(value, longest, before);
+            let near = (found - expected).abs() <= 1e-6 * expected;
+            assert!(near, "{value}, {longest:?}, {before}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
 fn a_value_that_is_no_number_shows_in_the_sum() {
     let client = client();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

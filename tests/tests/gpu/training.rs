@@ -32,7 +32,7 @@ fn config() -> VitMaeConfig {
 }
 
 /// The software Vulkan of these tests, as a tensor's device.
-fn gpu() -> Device {
+pub(crate) fn gpu() -> Device {
     Device::open("lavapipe").unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -121,7 +121,7 @@ fn twenty_training_steps_equal_the_cpus() {
             .map(|_| {
                 let batch = Batch::new(&config, &mut draws);
                 let pixels = batch.pixels(&config, &device);
-                state.train_step(&pixels, &batch.masking, 1e-3).unwrap()
+                state.train_step(&pixels, &batch.masking, 1e-3).unwrap().item().unwrap()
             })
             .collect();
         let first: Vec<f32> = VitMaeForPreTraining::new(config.clone(), &Device::cpu(), 3)
@@ -167,10 +167,10 @@ fn a_clone_on_the_gpu_is_independent_once_written() {
         eps: 1e-8,
         weight_decay: 0.0,
         step: 1,
-        gradient_scale: 1.0,
     };
     let (mut m, mut v) = (zeros(), zeros());
-    vitmae_tensor::ops::adamw(&mut value, &gradient, &mut m, &mut v, &settings).unwrap();
+    let scale = Tensor::from_slice(&gpu(), &[], &[1.0]).unwrap();
+    vitmae_tensor::ops::adamw(&mut value, &gradient, &mut m, &mut v, &scale, &settings).unwrap();
     assert_eq!(before.to_vec().unwrap(), [1.0, 2.0, 3.0]);
     assert_close("value", &value.to_vec().unwrap(), &[0.5, 1.5, 2.5], Tolerance::new(1e-5, 0.0));
 }

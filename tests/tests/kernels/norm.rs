@@ -34,6 +34,20 @@ fn large_and_small_values_neither_overflow_nor_vanish() {
 }
 
 #[test]
+fn the_scale_clips_and_stays_zero_after_a_bad_value() {
+    for (value, longest) in [(0.5, Some(1.0)), (4.0, Some(1.0)), (4.0, None), (0.0, Some(1e-3))] {
+        let found = norm::clip_scale(value, longest, 0.25);
+        let expected = reference::clip_scale(value.into(), longest.map(f64::from), 0.25);
+        assert_close("scale", &[found], &[expected], tolerance_at(3, 0.0));
+        assert_eq!(norm::clip_scale(value, longest, 0.0), 0.0);
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(norm::clip_scale(bad, Some(1.0), 1.0), 0.0);
+        assert_eq!(norm::clip_scale(bad, None, 1.0), 0.0);
+    }
+}
+
+#[test]
 fn a_value_that_is_no_number_is_found() {
     assert_eq!(norm::first_non_finite(&[1.0, f32::MAX, -0.0]), None);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

@@ -7,9 +7,11 @@ use cubecl::prelude::*;
 use super::Shape;
 use super::head::{Head, Noise};
 use super::matrix::{self, Matrices};
-use super::tiles::{Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write};
+use super::tiles::{
+    Four, Tiles, accumulate, lane, load_columns, load_rows, products, row, write, zeros,
+};
 use crate::team::{Team, team_sum};
-use crate::{Array, Capabilities, Client, Dropout, Dtype, cube_count};
+use crate::{Array, Capabilities, Client, Dropout, Dtype, KernelError, cube_count};
 
 /// The gradient of [`super::forward`], from its output and `lse`, with the same `dropout`.
 ///
@@ -23,8 +25,11 @@ use crate::{Array, Capabilities, Client, Dropout, Dtype, cube_count};
 /// # Shapes
 /// `dout, out: [B, N, D]`, `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `dqkv: [B, N, 3D]`
 ///
+/// # Errors
+/// [`KernelError::Refused`] if a head is too wide for the device's shared memory; nothing is launched then.
+///
 /// # Panics
-/// If a length or a type does not fit, or a head is too wide for the device's shared memory.
+/// If a length or a type does not fit.
 #[allow(clippy::too_many_arguments, reason = "the arguments of the CPU twin")]
 pub fn backward(
     client: &Client,
@@ -35,7 +40,7 @@ pub fn backward(
     dropout: Option<&Dropout>,
     shape: Shape,
     dqkv: &Array,
-) {
+) -> Result<(), KernelError> {
     assert_eq!(dout.len, shape.len(), "attention: dout");
     assert_eq!(qkv.len, 3 * shape.len(), "attention: qkv");
     assert_eq!(out.len, shape.len(), "attention: out");
@@ -45,9 +50,12 @@ pub fn backward(
     assert_eq!(types, [qkv.dtype; 3], "attention: types of dout, out and dqkv");
     assert_eq!(lse.dtype, Dtype::F32, "attention: type of lse");
     if shape.len() == 0 {
-        return;
+        return Ok(());
     }
     let capabilities = Capabilities::of(client);
+    let matrices = Matrices::choose(shape.head_dim, qkv.dtype, 2, &capabilities);
+    let tiles = Tiles::choose(shape.head_dim, 2, 1, &capabilities);
+    let tiles = if matrices.is_none() { Some(tiles?) } else { None };
     let delta = Array::empty(client, shape.rows(), Dtype::F32);
     let (batch, tokens, heads) = (shape.batch as u32, shape.tokens as u32, shape.heads as u32);
     let team = Team::of_short_rows(shape.head_dim, &capabilities);
@@ -68,7 +76,7 @@ pub fn backward(
             qkv.dtype.elem(),
         );
     }
-    if let Some(plan) = Matrices::choose(shape.head_dim, qkv.dtype, 2, &capabilities) {
+    if let Some(plan) = matrices {
         matrix::backward::backward(
             client,
             dout,
@@ -81,9 +89,8 @@ pub fn backward(
             plan,
             &capabilities,
         );
-        return;
     }
-    let tiles = Tiles::choose(shape.head_dim, 2, 1, &capabilities);
+    let Some(tiles) = tiles else { return Ok(()) };
     let cubes = cube_count(shape.cubes(tiles.rows()), &capabilities);
     let units = CubeDim::new_1d(tiles.units() as u32);
     // SAFETY: guarded by the number of cubes, tokens and the head's width.
@@ -127,6 +134,7 @@ pub fn backward(
             qkv.dtype.elem(),
         );
     }
+    Ok(())
 }
 
 /// One team computes delta of one row of one head: `dout, out: [B, N, A, head_dim]` → `delta: [B, A, N]`.
@@ -216,7 +224,7 @@ fn queries_kernel<F: Float, N: Size>(
 
     let mut dp = Registers::<f32>::new(4 * per_unit);
     let mut scores = Registers::<f32>::new(4 * per_unit);
-    let mut outputs = Registers::<Four>::new(tiles.outputs());
+    let mut outputs = zeros(tiles);
     let mut first = 0usize.runtime();
     while first < tokens {
         sync_cube();
@@ -296,8 +304,8 @@ fn keys_kernel<F: Float, N: Size>(
     let mut p = Registers::<f32>::new(4 * per_unit);
     let mut dp = Registers::<f32>::new(4 * per_unit);
     let mut keep = Registers::<f32>::new(4 * per_unit);
-    let mut dkeys = Registers::<Four>::new(tiles.outputs());
-    let mut dvalues = Registers::<Four>::new(tiles.outputs());
+    let mut dkeys = zeros(tiles);
+    let mut dvalues = zeros(tiles);
     let mut first = 0usize.runtime();
     while first < tokens {
         // Probabilities from the queries.

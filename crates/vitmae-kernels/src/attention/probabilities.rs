@@ -7,32 +7,35 @@ use cubecl::prelude::*;
 use super::Shape;
 use super::head::Head;
 use super::tiles::{Four, Tiles, lane, load_columns, load_rows, products, row};
-use crate::{Array, Capabilities, Client, Dtype, cube_count};
+use crate::{Array, Capabilities, Client, Dtype, KernelError, cube_count};
 
 /// The probabilities of [`super::forward`] before dropout, for display and analysis; always f32.
 ///
 /// # Shapes
 /// `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `probabilities: [B, A, N, N]`
 ///
+/// # Errors
+/// [`KernelError::Refused`] if a head is too wide for the device's shared memory; nothing is launched then.
+///
 /// # Panics
-/// If a length or a type does not fit, or a head is too wide for the device's shared memory.
+/// If a length or a type does not fit.
 pub fn probabilities(
     client: &Client,
     qkv: &Array,
     lse: &Array,
     shape: Shape,
     probabilities: &Array,
-) {
+) -> Result<(), KernelError> {
     assert_eq!(qkv.len, 3 * shape.len(), "attention: qkv");
     assert_eq!(lse.len, shape.rows(), "attention: lse");
     assert_eq!(probabilities.len, shape.rows() * shape.tokens, "attention: probabilities");
     let types = [lse.dtype, probabilities.dtype];
     assert_eq!(types, [Dtype::F32; 2], "attention: types of lse and probabilities");
     if shape.len() == 0 {
-        return;
+        return Ok(());
     }
     let capabilities = Capabilities::of(client);
-    let tiles = Tiles::choose(shape.head_dim, 1, 0, &capabilities);
+    let tiles = Tiles::choose(shape.head_dim, 1, 0, &capabilities)?;
     // SAFETY: guarded by the number of cubes, tokens and the head's width.
     unsafe {
         probabilities_kernel::launch_unchecked(
@@ -51,6 +54,7 @@ pub fn probabilities(
             qkv.dtype.elem(),
         );
     }
+    Ok(())
 }
 
 /// One cube writes the rows of one tile of queries of one head.

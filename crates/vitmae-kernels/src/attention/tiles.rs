@@ -11,8 +11,8 @@
 use cubecl::prelude::Array as Registers;
 use cubecl::prelude::*;
 
-use crate::Capabilities;
 use crate::team::vector_size;
+use crate::{Capabilities, KernelError};
 
 /// Four values.
 pub(super) type Four = Vector<f32, Const<4>>;
@@ -42,14 +42,14 @@ impl Tiles {
     /// The largest tiles of which `row_tiles` tiles of rows, one tile of columns and `weight_tiles` tiles of
     /// weights fit the shared memory of a cube.
     ///
-    /// # Panics
-    /// If none fits.
+    /// # Errors
+    /// [`KernelError::Refused`] if none fits.
     pub(super) fn choose(
         head_dim: usize,
         row_tiles: usize,
         weight_tiles: usize,
         capabilities: &Capabilities,
-    ) -> Self {
+    ) -> Result<Self, KernelError> {
         let sizes = if capabilities.is_cpu() { &CPU_SIZES[..] } else { &SIZES[..] };
         let tiles = sizes.iter().map(|&(lanes, height, per_unit)| {
             let planes =
@@ -65,10 +65,13 @@ impl Tiles {
             bytes <= capabilities.max_shared_bytes
                 && tiles.units() <= capabilities.max_units as usize
         };
-        tiles
-            .into_iter()
-            .find(fits)
-            .unwrap_or_else(|| panic!("attention: heads of width {head_dim} do not fit the device"))
+        tiles.into_iter().find(fits).ok_or_else(|| {
+            let bytes = capabilities.max_shared_bytes;
+            let reason = format!(
+                "a head of width {head_dim} does not fit the {bytes} bytes of shared memory of a cube; use more heads or the CPU"
+            );
+            KernelError::Refused { op: "attention", reason }
+        })
     }
 
     /// Units of a cube.
@@ -284,6 +287,18 @@ pub(super) fn products(
             }
         }
     }
+}
+
+/// Outputs of a unit at zero. They are written, because CubeCL 0.11.3 cannot convert registers that it zeroed
+/// itself to f16 for Vulkan.
+#[cube]
+pub(super) fn zeros(#[comptime] tiles: Tiles) -> Registers<Four> {
+    let mut outputs = Registers::<Four>::new(tiles.outputs());
+    #[unroll]
+    for i in 0..tiles.outputs() {
+        outputs[i] = Four::new(0.0f32);
+    }
+    outputs
 }
 
 /// `outputs[i, c] += Σ_j weights[row i, j] · columns[j, c]` for the rows of this unit and its vectors c of

@@ -22,7 +22,8 @@ pub struct Attended {
 /// `qkv: [B, N, 3·D]`, `D` a multiple of `heads`.
 ///
 /// # Errors
-/// [`TensorError::NotDivisible`] or [`TensorError::Rank`] if the shape does not fit.
+/// [`TensorError::NotDivisible`] or [`TensorError::Rank`] if the shape does not fit,
+/// [`TensorError::DeviceFailed`] if a head is too wide for a GPU.
 ///
 /// Source: `eager_attention_forward` of transformers 4.57.6; log-sum-exp as in arXiv:2205.14135.
 pub fn attention(
@@ -39,7 +40,8 @@ pub fn attention(
         let out = Tensor::empty(device, &[batch, tokens, shape.width()])?;
         let dropout = dropout.map(super::dropout::of_kernels);
         let shape = of_kernels(shape);
-        gpu::forward(client, qkv.array(), dropout.as_ref(), shape, out.array(), lse.array());
+        gpu::forward(client, qkv.array(), dropout.as_ref(), shape, out.array(), lse.array())
+            .map_err(|error| device.failed(error))?;
         return Ok(Attended { out, lse });
     }
     let out = Tensor::written(device, &[batch, tokens, shape.width()], |out| {
@@ -72,7 +74,8 @@ pub fn attention_backward(
         let dropout = dropout.map(super::dropout::of_kernels);
         let (dout, out, lse) = (dout.array(), out.array(), lse.array());
         let shape = of_kernels(shape);
-        gpu::backward(client, dout, qkv.array(), out, lse, dropout.as_ref(), shape, dqkv.array());
+        gpu::backward(client, dout, qkv.array(), out, lse, dropout.as_ref(), shape, dqkv.array())
+            .map_err(|error| qkv.device().failed(error))?;
         return Ok(dqkv);
     }
     Tensor::written(qkv.device(), qkv.shape(), |dqkv| {
@@ -98,7 +101,8 @@ pub fn attention_probabilities(
     #[cfg(feature = "gpu")]
     if let Some(client) = qkv.device().client() {
         let p = Tensor::empty(qkv.device(), &[batch, heads, tokens, tokens])?;
-        gpu::probabilities(client, qkv.array(), lse.array(), of_kernels(shape), p.array());
+        gpu::probabilities(client, qkv.array(), lse.array(), of_kernels(shape), p.array())
+            .map_err(|error| qkv.device().failed(error))?;
         return Ok(p);
     }
     Tensor::written(qkv.device(), &[batch, heads, tokens, tokens], |p| {

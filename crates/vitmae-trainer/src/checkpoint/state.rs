@@ -141,7 +141,7 @@ pub fn restore(
         return Err(contents(folder, what, found.to_string(), expected.to_string()));
     }
     optimizer.set_updates(progress.step);
-    Ok((TrainState::resumed(model, optimizer, progress.step), progress))
+    Ok((TrainState::resumed(model, optimizer, progress.step)?, progress))
 }
 
 fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {

@@ -56,12 +56,17 @@ impl Prefetch {
         Ok(prefetch)
     }
 
+    /// Whether every batch has been handed out.
+    pub fn is_done(&self) -> bool {
+        self.next >= self.end
+    }
+
     /// The next batch; `None` after the last.
     ///
     /// # Errors
     /// Those of [`BatchMaker::make`], and [`TrainerError::WorkerLost`] if a thread died.
     pub fn next_batch(&mut self) -> Option<Result<Batch, TrainerError>> {
-        if self.next >= self.end {
+        if self.is_done() {
             return None;
         }
         let channel = ((self.next - self.first) % self.channels.len() as u64) as usize;

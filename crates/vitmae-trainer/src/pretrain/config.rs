@@ -78,6 +78,8 @@ pub struct PretrainConfig {
     pub keep_last: usize,
     /// Epochs between evaluations.
     pub evaluate_every_epochs: u64,
+    /// Most updates that a GPU makes before their losses are read back; each look waits for the device.
+    pub sync_every: usize,
     /// Where to begin.
     pub resume: Resume,
     /// Whether to resume under other settings than the checkpoint's.
@@ -129,6 +131,7 @@ impl PretrainConfig {
             save_every_steps: None,
             keep_last: 3,
             evaluate_every_epochs: 1,
+            sync_every: 10,
             resume: Resume::Auto,
             override_settings: false,
         }
@@ -140,12 +143,13 @@ impl PretrainConfig {
     /// [`TrainerError::Setting`] naming the first that is outside its range.
     pub fn validate(&self) -> Result<(), TrainerError> {
         self.model.validate().map_err(vitmae_weights::WeightsError::from)?;
-        let at_least_one: [(&'static str, u64); 5] = [
+        let at_least_one: [(&'static str, u64); 6] = [
             ("batch_size", self.batch_size as u64),
             ("accum_iter", self.accumulation as u64),
             ("epochs", self.epochs),
             ("save_every", self.save_every_steps.unwrap_or(self.save_every_epochs)),
             ("eval_every", self.evaluate_every_epochs),
+            ("sync_every", self.sync_every as u64),
         ];
         for (key, value) in at_least_one {
             range(key, value as f64, "at least 1", |value| value >= 1.0)?;
@@ -153,14 +157,13 @@ impl PretrainConfig {
         let ratio = self.model.mask_ratio;
         range("mask_ratio", ratio, "above 0 and below 1", |ratio| ratio > 0.0 && ratio < 1.0)?;
         let rates = [("lr", self.peak_lr()), ("min_lr", self.min_lr), ("eps", self.adamw.eps)];
-        let others = [
-            ("warmup_epochs", self.warmup_epochs),
-            ("weight_decay", self.adamw.weight_decay),
-            ("clip_grad", self.clip_grad.unwrap_or(1.0)),
-        ];
+        let others =
+            [("warmup_epochs", self.warmup_epochs), ("weight_decay", self.adamw.weight_decay)];
         for (key, value) in rates.into_iter().chain(others) {
             range(key, value, "a number from 0 up", |value| value >= 0.0 && value.is_finite())?;
         }
+        let clip = self.clip_grad.unwrap_or(1.0);
+        range("clip_grad", clip, "above 0", |clip| clip > 0.0 && clip.is_finite())?;
         for beta in self.adamw.betas {
             range("betas", beta, "from 0 to below 1", |beta| (0.0..1.0).contains(&beta))?;
         }
@@ -289,9 +292,10 @@ mod tests {
         let good = PretrainConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
         type Break = fn(&mut PretrainConfig);
-        let cases: [(Break, &str); 8] = [
+        let cases: [(Break, &str); 9] = [
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
+            (|c| c.clip_grad = Some(0.0), "`clip_grad` is 0, expected above 0"),
             (|c| c.lr = Some(f64::NAN), "`lr` is NaN, expected a number from 0 up"),
             (|c| c.adamw.betas = [0.9, 1.0], "`betas` is 1, expected from 0 to below 1"),
             (|c| c.crop_scale = (0.5, 0.4), "`crop_scale` is 0.4, expected from its start to 1"),

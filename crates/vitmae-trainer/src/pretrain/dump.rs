@@ -5,12 +5,19 @@ use std::fs;
 use serde_json::json;
 use vitmae_tensor::Tensor;
 
-use super::Run;
+use super::{Launched, Run};
 use crate::TrainerError;
 
 /// Writes `nan_dump/` and gives the error that ends the run.
-pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64]) -> TrainerError {
-    let step = run.state.step() + 1;
+pub(super) fn write(
+    run: &mut Run<'_>,
+    update: &Launched,
+    loss: f64,
+    gradient_norm: f64,
+) -> TrainerError {
+    let Launched { step, ref samples, .. } = *update;
+    // A gradient is gone with its update, but the parameters are still those before it.
+    let replayed = replay(run, update);
     let dump = run.config.output_dir.join("nan_dump");
     // What a failing device does not give back counts as not finite.
     let finite = |tensor: &Tensor| {
@@ -19,6 +26,7 @@ pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64
     let parameters = run.state.model.parameters();
     let bad_value = parameters.iter().find(|p| !finite(&p.value));
     let bad_gradient = parameters.iter().find(|p| p.grad.as_ref().is_some_and(|g| !finite(g)));
+    let bad_gradient = bad_gradient.filter(|_| replayed.is_ok());
     let (what, value) = if loss.is_finite() {
         ("the gradient's norm".to_owned(), gradient_norm)
     } else {
@@ -28,7 +36,7 @@ pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64
         samples.iter().map(|&sample| run.data.train.name(sample as usize)).collect();
     let report = json!({
         "step": step,
-        "epoch": run.plan.fractional_epoch(step - 1),
+        "epoch": update.epoch,
         "seed": run.config.seed,
         "samples": samples,
         "images": names,
@@ -46,4 +54,15 @@ pub(super) fn write(run: &Run<'_>, loss: f64, gradient_norm: f64, samples: &[u64
         Ok(()) => TrainerError::NonFinite { step, what, value, dump: path },
         Err(source) => TrainerError::Io { action: "write", path, source },
     }
+}
+
+/// Computes the gradient of an update again.
+fn replay(run: &mut Run<'_>, update: &Launched) -> Result<(), TrainerError> {
+    run.state.model.zero_grad();
+    let maker = run.batch_maker();
+    for &number in &update.batches {
+        let batch = run.ready(maker.make(number)?, 0.0)?;
+        run.accumulate(&batch)?;
+    }
+    Ok(())
 }

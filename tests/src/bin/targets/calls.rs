@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use vitmae_kernels::activation::{self, Activation};
 use vitmae_kernels::gemm::{self, MatRef, Strategy};
 use vitmae_kernels::{
-    Array, Capabilities, Client, Dropout, Dtype, Ids, adamw, attention, cross_entropy,
+    Array, Capabilities, Client, Dropout, Dtype, Ids, KernelError, adamw, attention, cross_entropy,
     decoder_assembly, dropout, encoder_assembly, gather, interpolation, layer_norm, linear, loss,
     norm, patches, reduce,
 };
@@ -101,6 +101,7 @@ pub(crate) fn compile(target: Target, only: Option<&str>) -> Vec<Compiled> {
                     call,
                     dtype: dtype.to_string(),
                     target: target.name(),
+                    number: 0,
                     result: Err(error),
                 });
             }
@@ -141,13 +142,18 @@ fn call_attention(desk: &Desk) {
             let [qkv, dqkv] = [(); 2].map(|()| desk.act(B * N * 3 * width));
             let [out, dout] = [(); 2].map(|()| desk.act(B * N * width));
             let lse = desk.f32(B * heads * N);
-            attention::forward(client, &qkv, drop, shape, &out, &lse);
-            attention::backward(client, &dout, &qkv, &out, &lse, drop, shape, &dqkv);
+            refuse(attention::forward(client, &qkv, drop, shape, &out, &lse));
+            refuse(attention::backward(client, &dout, &qkv, &out, &lse, drop, shape, &dqkv));
         }
     }
     let shape = attention::Shape { batch: 1, tokens: N, heads: A, head_dim: D / A };
     let (qkv, lse) = (desk.act(N * 3 * D), desk.f32(A * N));
-    attention::probabilities(client, &qkv, &lse, shape, &desk.f32(A * N * N));
+    refuse(attention::probabilities(client, &qkv, &lse, shape, &desk.f32(A * N * N)));
+}
+
+/// A refusal is a failure of the call.
+fn refuse(result: Result<(), KernelError>) {
+    result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn call_cross_entropy(desk: &Desk) {
@@ -271,7 +277,10 @@ fn call_loss(desk: &Desk) {
 fn call_norm(desk: &Desk) {
     let x = desk.act(H * D);
     norm::sum_of_squares(&desk.client, &x, &desk.f32(1));
-    norm::sum_of_squares_of_all(&desk.client, &[&x, &desk.act(D)], &desk.f32(1));
+    norm::global_norm(&desk.client, &[&x, &desk.act(D)], &desk.f32(1));
+    for longest in [None, Some(1.0)] {
+        norm::clip_scale(&desk.client, &desk.f32(1), longest, &desk.f32(1));
+    }
 }
 
 fn call_patches(desk: &Desk) {
@@ -307,16 +316,10 @@ fn call_reduce(desk: &Desk) {
 
 fn call_adamw(desk: &Desk) {
     let [value, gradient, m, v] = [(); 4].map(|()| desk.f32(H * D));
-    let settings = adamw::Settings {
-        lr: 1e-3,
-        betas: [0.9, 0.95],
-        eps: 1e-8,
-        weight_decay: 0.05,
-        step: 1,
-        gradient_scale: 1.0,
-    };
+    let settings =
+        adamw::Settings { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05, step: 1 };
     let parameter = adamw::Parameter { value: &value, gradient: &gradient, m: &m, v: &v, settings };
-    adamw::step(&desk.client, &[parameter]);
+    adamw::step(&desk.client, &[parameter], &desk.f32(1));
 }
 
 fn call_interpolation(desk: &Desk) {

@@ -20,11 +20,11 @@ pub(crate) fn check(
     for target in ["cuda-sm80", "cuda-sm90"] {
         let arch = target.trim_start_matches("cuda-");
         let mut command = Command::new(python);
-        command.arg("targets/nvrtc.py").arg(arch.replace("sm", "sm_"));
-        for (number, kernel) in compiled.iter().enumerate() {
+        command.arg("tests/src/bin/targets/nvrtc.py").arg(arch.replace("sm", "sm_"));
+        for kernel in compiled {
             // A kernel may use as many registers as its units leave it.
             if let (true, Ok(built)) = (kernel.target == target, &kernel.result) {
-                let (path, shared) = (path(out, kernel, number), built.shared.unwrap_or(0));
+                let (path, shared) = (path(out, kernel), built.shared.unwrap_or(0));
                 command.arg(format!("{}={}={shared}", path.display(), built.units));
             }
         }
@@ -34,7 +34,7 @@ pub(crate) fn check(
         let lines = text.lines().filter_map(|line| line.strip_prefix("FAILED "));
         failures.extend(lines.map(|line| format!("{arch}: {line}")));
         if !output.status.success() && !text.contains("FAILED ") {
-            bail!("targets/nvrtc.py: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("nvrtc.py: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
     Ok(failures)

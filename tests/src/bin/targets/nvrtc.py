@@ -1,6 +1,6 @@
 """Compiles CUDA sources with NVRTC and ptxas, without a GPU or a driver.
 
-    python targets/nvrtc.py sm_90 KERNEL.cu=UNITS=SHARED...
+    python nvrtc.py sm_90 KERNEL.cu=UNITS=SHARED...
 
 Packages: nvidia-cuda-nvrtc, nvidia-cuda-runtime, nvidia-cuda-cccl (headers), nvidia-cuda-nvcc (ptxas).
 Prints a line a kernel: units, registers, bytes of shared memory (as CubeCL asks for it at the launch, and

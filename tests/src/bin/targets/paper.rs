@@ -35,6 +35,8 @@ pub(crate) struct Compiled {
     pub(crate) dtype: String,
     /// The target's name.
     pub(crate) target: &'static str,
+    /// Number among the kernels of its target, for the name of its file.
+    pub(crate) number: usize,
     /// What the compiler gave, or what went wrong.
     pub(crate) result: Result<Built, String>,
 }
@@ -89,7 +91,8 @@ impl Paper {
         let (call, dtype) = (book.call, book.dtype.clone());
         let name = kernel.name().split('<').next().unwrap_or_default().to_owned();
         let target = self.target.name();
-        book.compiled.push(Compiled { kernel: name, call, dtype, target, result });
+        let number = book.compiled.len();
+        book.compiled.push(Compiled { kernel: name, call, dtype, target, number, result });
     }
 }
 

@@ -13,7 +13,9 @@ pub(crate) fn missing(compiled: &[Compiled]) -> anyhow::Result<Vec<String>> {
         compiled.iter().filter_map(|c| c.kernel.rsplit_once("::")).map(|(path, _)| path).collect();
     let written = written(Path::new("crates/vitmae-kernels/src"))?;
     let missing = written.iter().filter(|path| !reached.contains(path.as_str()));
-    Ok(missing.map(|path| format!("{path}: no call in targets/src/calls.rs launches it")).collect())
+    Ok(missing
+        .map(|path| format!("{path}: no call in tests/src/bin/targets/calls.rs launches it"))
+        .collect())
 }
 
 /// The paths of all functions under `#[cube(launch…)]`.

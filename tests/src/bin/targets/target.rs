@@ -130,6 +130,8 @@ impl Target {
                 options.vulkan.max_vector_size = 4;
                 options.vulkan.push_constant_size = 128;
                 options.vulkan.supports_uniform_standard_layout = true;
+                // Without it, CubeCL 0.11.3 declares shared memory as a pointer to a pointer.
+                options.vulkan.supports_explicit_smem = true;
                 let mut compiler = SpirvCompiler;
                 let compiled = compiler.compile(definition, &options);
                 compiled.map(|c| (Source::Words(c.assembled_module), Some(c.shared_size)))

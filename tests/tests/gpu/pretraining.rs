@@ -1,0 +1,118 @@
+//! A whole run through the trainer on the GPU beside the CPU: the demo's model, its data made ahead of time,
+//! losses read late, a stop before a bad update.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::training::gpu;
+use vitmae_image::{Image, ImageError};
+use vitmae_model::VitMaeConfig;
+use vitmae_tensor::Device;
+use vitmae_trainer::data::Dataset;
+use vitmae_trainer::{
+    Datasets, Event, PretrainConfig, Resume, StopFlag, Summary, TrainerError, pretrain,
+};
+
+/// Updates of a run: a look at the losses every four, and one at the end.
+const STEPS: usize = 6;
+/// Images of an update.
+const BATCH: usize = 4;
+/// Side of the images.
+const SIDE: usize = 80;
+
+/// The model of `vitmae demo`.
+fn config(folder: &Path) -> PretrainConfig {
+    let model = VitMaeConfig {
+        hidden_size: 128,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        intermediate_size: 512,
+        decoder_hidden_size: 96,
+        decoder_num_hidden_layers: 3,
+        decoder_num_attention_heads: 3,
+        decoder_intermediate_size: 384,
+        image_size: (SIDE, SIDE),
+        patch_size: (8, 8),
+        layer_norm_eps: 1e-6,
+        ..VitMaeConfig::default()
+    };
+    PretrainConfig {
+        batch_size: BATCH,
+        epochs: 1,
+        lr: Some(1e-3),
+        warmup_epochs: 0.0,
+        clip_grad: Some(1.0),
+        sync_every: 4,
+        resume: Resume::Never,
+        ..PretrainConfig::new(model, folder.to_path_buf())
+    }
+}
+
+/// Coloured waves.
+struct Waves;
+
+impl Dataset for Waves {
+    fn len(&self) -> usize {
+        STEPS * BATCH
+    }
+
+    fn load(&self, index: usize) -> Result<Image, ImageError> {
+        let wave = |at: usize| {
+            let (x, y, c) = (at / 3 % 96, at / 288, at % 3);
+            let phase = (x * (index % 5 + 1) + y * (index % 3 + 1) + 7 * c + index) as f64;
+            (127.0 + 120.0 * (phase * 0.1).sin()) as u8
+        };
+        Image::new(96, 96, 3, (0..96 * 96 * 3).map(wave).collect())
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("wave {index}")
+    }
+
+    fn fingerprint(&self) -> String {
+        "waves".to_owned()
+    }
+}
+
+/// The losses and gradient norms of a run.
+fn run(config: &PretrainConfig, device: &Device) -> (Vec<[f64; 2]>, Result<Summary, TrainerError>) {
+    let data = Datasets { train: Arc::new(Waves), evaluation: None };
+    let mut steps = Vec::new();
+    let result = pretrain(config, &data, device, &StopFlag::new(), &mut |event| {
+        if let Event::Step(step) = &event {
+            steps.push([step.loss, step.gradient_norm]);
+        }
+    });
+    (steps, result)
+}
+
+#[test]
+fn the_demos_model_trains_as_on_the_cpu() {
+    let on = |device: &Device| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (steps, summary) = run(&config(folder.path()), device);
+        let summary = summary.unwrap_or_else(|error| panic!("{error}"));
+        assert!(summary.checkpoint.join("model.safetensors").is_file());
+        assert_eq!(steps.len(), STEPS);
+        steps
+    };
+    for (step, (gpu, cpu)) in on(&gpu()).iter().zip(on(&Device::cpu())).enumerate() {
+        let [loss, norm] = [0, 1].map(|i| (gpu[i] - cpu[i]).abs());
+        assert!(loss <= 1e-4, "loss of update {step}: {} and {}", gpu[0], cpu[0]);
+        assert!(norm <= 1e-3 * cpu[1], "norm of update {step}: {} and {}", gpu[1], cpu[1]);
+    }
+}
+
+#[test]
+fn a_diverging_run_stops_at_the_same_update_as_on_the_cpu() {
+    let on = |device: &Device| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = PretrainConfig { lr: Some(1e38), ..config(folder.path()) };
+        let error = run(&config, device).1.err().expect("it diverges");
+        let TrainerError::NonFinite { step, dump, .. } = &error else { panic!("{error}") };
+        let dump = std::fs::read_to_string(dump).expect("a dump");
+        let dump: serde_json::Value = serde_json::from_str(&dump).expect("JSON");
+        (*step, dump["samples"].clone(), dump["first_bad_parameter"].clone())
+    };
+    assert_eq!(on(&gpu()), on(&Device::cpu()));
+}
