@@ -31,6 +31,9 @@ impl From<cubecl::server::ServerError> for KernelError {
     fn from(error: cubecl::server::ServerError) -> Self {
         let text = format!("{error:?}");
         // The message, without where in CubeCL it was made.
-        Self::Device(text.split("\nBacktrace:").next().unwrap_or(&text).trim_end().to_owned())
+        let text = text.split("\nBacktrace:").next().unwrap_or(&text);
+        let place = ["No backtrace available", "Asked at:"];
+        let lines = text.lines().filter(|line| !place.contains(&line.trim()));
+        Self::Device(lines.collect::<Vec<_>>().join("\n"))
     }
 }
