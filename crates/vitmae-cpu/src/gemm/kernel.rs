@@ -34,6 +34,7 @@ pub(crate) struct Lines {
 type Kernel = unsafe fn(usize, Rows, *const f32, Corner, bool);
 
 /// A micro-kernel and the size of its tile; `nr` is a multiple of [`crate::simd::LANES`].
+#[derive(Debug)]
 pub(crate) struct Tile {
     pub(crate) mr: usize,
     pub(crate) nr: usize,
