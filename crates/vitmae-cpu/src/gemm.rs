@@ -1,14 +1,17 @@
 //! Matrix product `C = A·B` or `C += A·B` with the epilogues of a linear layer.
 //!
-//! The classical blocking (Goto and van de Geijn, "Anatomy of high-performance matrix
-//! multiplication", TOMS 2008): a block of `B` is packed into panels of `nr` columns, each task packs
-//! its rows of `A` into panels of `mr` rows, and a micro-kernel keeps an `mr × nr` tile of `C` in
-//! registers while it walks the common dimension. Rows at the edge run a kernel of exactly their
-//! number, so that no work is spent on padding.
+//! Blocking in the manner of Goto and van de Geijn ("Anatomy of high-performance matrix multiplication",
+//! TOMS 2008): rows of `A` are packed into panels of `mr` rows, once a call. A task owns a group of columns:
+//! it packs them into panels of `nr` columns, which stay in its second-level cache, and goes down the rows
+//! block by block. Micro-kernels keep an `mr × nr` tile of `C` in registers while they walk one k-block; a
+//! block of `C` gets all its k-blocks and its epilogue before the next one is touched.
 //!
 //! Every element of `C` is one chain of multiply-adds over k in ascending order, interrupted only at
 //! multiples of the k-block; the chain does not depend on how rows and columns are shared out, so the
 //! result is bit-identical at any number of threads.
+//!
+//! Matrices are f32 in memory, whatever the [`Precision`]: bf16 comes about while packing. Which instructions
+//! multiply is chosen at run time (`gemm/method.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -21,10 +24,10 @@ mod dot;
 mod kernel;
 mod method;
 mod pack;
-#[cfg(target_arch = "x86_64")]
-mod pairs;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use crate::activation::{self, Activation};
 use crate::parallel::{self, SharedMut};
@@ -40,7 +43,7 @@ use std::ops::Range;
 /// Words of the longest k-block: a panel of `B` stays in the first-level cache beside a panel of `A`.
 const K_BLOCK: usize = 256;
 /// Words of `B` that a task packs, about: they stay in the second-level cache, unless one panel is larger.
-const GROUP_WORDS: usize = 192 * 1024;
+const GROUP_WORDS: usize = 160 * 1024;
 /// Tasks a thread, if there are columns enough.
 const TASKS: usize = 2;
 /// Words of `A` packed at a time, about, and the fewest rows: `B` is packed again for the next ones.

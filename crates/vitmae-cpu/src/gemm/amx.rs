@@ -4,8 +4,8 @@
 //! pairs) with a tile of `B` (16 pairs of k, 16 columns each) and adds to a tile of `C` (16 × 16 f32). It
 //! takes and gives denormal numbers as 0 and rounds to nearest even, whatever the thread's settings.
 //!
-//! Stable Rust has the instructions in inline assembly only. They are two blocks here: the configuration,
-//! which the thread keeps between two blocks, and the kernel. The compiler never uses tile registers itself.
+//! Stable Rust has these instructions in inline assembly only. The configuration and the registers belong to the
+//! thread and last from one block of assembly to the next, since the compiler never uses them itself.
 //!
 //! Sources: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18; Linux,
 //! `Documentation/arch/x86/xstate.rst`.
@@ -32,7 +32,7 @@ pub(super) fn exists() -> bool {
 /// Whether the CPU has the unit and the system lets this process use it; asked once.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| super::dot::available() && exists() && enabled() && permitted())
+    *AVAILABLE.get_or_init(|| super::dot::available(true) && exists() && enabled() && permitted())
 }
 
 /// Whether the system saves the tile registers of a thread: bits 17 and 18 of XCR0.

@@ -5,7 +5,7 @@
 use super::kernel::{Corner, Rows, Tile, tile};
 use super::pack::{pack_a, pack_b};
 #[cfg(target_arch = "x86_64")]
-use super::pairs::{self, Register};
+use super::words::{self, Register};
 use super::{MatRef, Precision};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, dot};
@@ -15,8 +15,11 @@ use std::ops::Range;
 /// How a product is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
-    /// In f32.
+    /// In f32, by AVX2 or portably.
     F32(&'static Tile),
+    /// In f32, by AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Fma,
     /// Operands are rounded to bf16 while they are packed, and multiplied like f32 values.
     Rounded(&'static Tile),
     /// Pairs of bf16 values, multiplied by the instruction VDPBF16PS.
@@ -34,11 +37,13 @@ impl Method {
     /// system does not let us use the unit, f32 is the better way.
     pub(crate) fn of(precision: Precision) -> Self {
         match precision {
+            #[cfg(target_arch = "x86_64")]
+            Precision::F32 if dot::available(false) => Self::Fma,
             Precision::F32 => Self::F32(tile()),
             #[cfg(target_arch = "x86_64")]
             Precision::Bf16 if amx::available() => Self::Amx,
             #[cfg(target_arch = "x86_64")]
-            Precision::Bf16 if dot::available() && !amx::exists() => Self::Dot,
+            Precision::Bf16 if dot::available(true) && !amx::exists() => Self::Dot,
             Precision::Bf16 => Self::Rounded(tile()),
         }
     }
@@ -46,14 +51,16 @@ impl Method {
     /// Every one that this machine can run for a precision.
     #[cfg(test)]
     pub(super) fn all(precision: Precision) -> Vec<Self> {
-        if precision == Precision::F32 {
-            return vec![Self::F32(tile())];
-        }
-        let mut all = vec![Self::Rounded(tile())];
+        let tiles = super::kernel::tiles().into_iter();
+        let (mut all, pairs): (Vec<Self>, bool) = match precision {
+            Precision::F32 => (tiles.map(Self::F32).collect(), false),
+            Precision::Bf16 => (tiles.map(Self::Rounded).collect(), true),
+        };
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(dot::available().then_some(Self::Dot));
-            all.extend(amx::available().then_some(Self::Amx));
+            let method = if pairs { Self::Dot } else { Self::Fma };
+            all.extend(dot::available(pairs).then_some(method));
+            all.extend((pairs && amx::available()).then_some(Self::Amx));
         }
         all
     }
@@ -63,7 +70,7 @@ impl Method {
         match self {
             Self::F32(tile) | Self::Rounded(tile) => tile.mr,
             #[cfg(target_arch = "x86_64")]
-            Self::Dot => dot::MR,
+            Self::Fma | Self::Dot => dot::MR,
             #[cfg(target_arch = "x86_64")]
             Self::Amx => amx::MR,
         }
@@ -74,7 +81,7 @@ impl Method {
         match self {
             Self::F32(tile) | Self::Rounded(tile) => tile.nr,
             #[cfg(target_arch = "x86_64")]
-            Self::Dot | Self::Amx => pairs::NR,
+            Self::Fma | Self::Dot | Self::Amx => words::NR,
         }
     }
 
@@ -83,7 +90,7 @@ impl Method {
         match self {
             Self::F32(_) | Self::Rounded(_) => k,
             #[cfg(target_arch = "x86_64")]
-            Self::Dot | Self::Amx => pairs::words(k),
+            _ => k.div_ceil(self.k_step()) * 16,
         }
     }
 
@@ -92,7 +99,9 @@ impl Method {
         match self {
             Self::F32(_) | Self::Rounded(_) => 1,
             #[cfg(target_arch = "x86_64")]
-            Self::Dot | Self::Amx => pairs::K,
+            Self::Fma => words::values(false),
+            #[cfg(target_arch = "x86_64")]
+            Self::Dot | Self::Amx => words::values(true),
         }
     }
 
@@ -108,12 +117,12 @@ impl Method {
 
     /// Rows that are multiplied with one panel of `B` after the other.
     ///
-    /// The matrix unit reads a panel of `A` from the first-level cache and those of `B` from the second level;
-    /// for the others it is the other way round.
+    /// The matrix unit goes through `B` panel by panel for two panels of `A`, which keeps its part of `C` in the
+    /// nearest caches; the others keep a panel of `B` in the first-level cache and rows of `A` in the second level.
     pub(super) fn block_rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::MR,
+            Self::Amx => 2 * amx::MR,
             _ => 192usize.next_multiple_of(self.mr()),
         }
     }
@@ -128,13 +137,15 @@ impl Method {
                     bf16::round_all(packed);
                 }
             }
+            // SAFETY: a method is chosen where its instructions are.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this method is chosen where its instructions are.
-            Self::Dot => unsafe { pairs::pack(a, rows, [dot::MR, 1], Register::Line, packed) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Self::Amx => unsafe {
-                pairs::pack(a, rows, [amx::MR, amx::SIDE], Register::Line, packed)
+            _ => unsafe {
+                let line = Register::Line;
+                match self {
+                    Self::Fma => words::pack::<false>(a, rows, [dot::MR, 1], line, packed),
+                    Self::Dot => words::pack::<true>(a, rows, [dot::MR, 1], line, packed),
+                    _ => words::pack::<true>(a, rows, [amx::MR, amx::SIDE], line, packed),
+                }
             },
         }
     }
@@ -148,10 +159,14 @@ impl Method {
                     bf16::round_all(packed);
                 }
             }
+            // SAFETY: a method is chosen where its instructions are.
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: these methods are chosen where their instructions are.
-            Self::Dot | Self::Amx => unsafe {
-                pairs::pack(&b.transposed(), cols, [pairs::NR; 2], Register::Word, packed)
+            _ => unsafe {
+                let (b, panel) = (b.transposed(), [words::NR; 2]);
+                match self {
+                    Self::Fma => words::pack::<false>(&b, cols, panel, Register::Word, packed),
+                    _ => words::pack::<true>(&b, cols, panel, Register::Word, packed),
+                }
             },
         }
     }
@@ -188,9 +203,11 @@ impl Method {
                     (tile.kernel)(k, Rows { data: a, row: 1, k: c.rows }, b, c, accumulate);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Self::Dot => dot::kernel(k.div_ceil(2), a, b, c, accumulate),
+                Self::Fma => dot::kernel::<false>(k, a, b, c, accumulate),
                 #[cfg(target_arch = "x86_64")]
-                Self::Amx => amx::kernel(pairs::words(k) / 16, a, b, c, accumulate),
+                Self::Dot => dot::kernel::<true>(k.div_ceil(2), a, b, c, accumulate),
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => amx::kernel(self.words(k) / 16, a, b, c, accumulate),
             }
         }
     }
