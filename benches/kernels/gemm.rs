@@ -1,7 +1,7 @@
 use criterion::Criterion;
 use vitmae_benches::{Rate, bench as add, bf16_flop, flop};
 use vitmae_cpu::activation::Activation;
-use vitmae_cpu::gemm::{Epilogue, Precision};
+use vitmae_cpu::gemm::{Epilogue, MatRef, PackedB, Precision, gemm_packed};
 use vitmae_cpu::linear::{self, Shape};
 use vitmae_testing::draws::Draws;
 
@@ -33,6 +33,13 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
             case("forward", &mut || {
                 let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
                 linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
+            });
+            let packed = MatRef::row_major(&weight, outputs, inputs).transposed();
+            let packed = PackedB::new(precision, packed);
+            case("forward, weight packed before", &mut || {
+                let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                let x = MatRef::row_major(&x, rows, inputs);
+                gemm_packed(x, &packed, &mut y, false, epilogue);
             });
             if name.contains("fc1") {
                 case("forward with gelu", &mut || {

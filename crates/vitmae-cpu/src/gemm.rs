@@ -24,6 +24,7 @@ mod dot;
 mod kernel;
 mod method;
 mod pack;
+mod packed;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -38,6 +39,8 @@ use kernel::{Corner, Rows};
 pub(crate) use kernel::{Tile, tile};
 pub(crate) use method::Method;
 pub(crate) use pack::pack_b;
+pub use packed::PackedB;
+use packed::Right;
 use std::ops::Range;
 
 /// Words of the longest k-block: a panel of `B` stays in the first-level cache beside a panel of `A`.
@@ -133,20 +136,28 @@ pub fn gemm(
     accumulate: bool,
     epilogue: Epilogue,
 ) {
-    gemm_by(Method::of(precision), a, b, c, accumulate, epilogue);
+    gemm_by(Method::of(precision), a, Right::from(b), c, accumulate, epilogue);
+}
+
+/// [`gemm`] with a matrix `B` that was packed before.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn gemm_packed(a: MatRef, b: &PackedB, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    gemm_by(b.method, a, Right::from(b), c, accumulate, epilogue);
 }
 
 /// [`gemm`] by a certain method.
 fn gemm_by(
     method: Method,
     a: MatRef,
-    b: MatRef,
+    b: Right,
     c: &mut [f32],
     accumulate: bool,
     epilogue: Epilogue,
 ) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(b.rows, k, "gemm: rows of B");
+    let (m, k, n) = (a.rows, a.cols, b.n);
+    assert_eq!(b.k, k, "gemm: rows of B");
     assert_eq!(c.len(), m * n, "gemm: C is {m}x{n}");
     let epilogue = SharedEpilogue::new(epilogue, m, n);
     if m * n == 0 {
@@ -172,7 +183,7 @@ fn gemm_by(
 struct Product<'a> {
     method: Method,
     a: MatRef<'a>,
-    b: MatRef<'a>,
+    b: Right<'a>,
     c: SharedMut,
     accumulate: bool,
     k_block: usize,
@@ -201,19 +212,18 @@ impl Product<'_> {
 
     /// Multiplies packed rows of `A` with `B`. Each task packs its columns of `B`.
     fn multiply(&self, rows: Range<usize>, packed_a: &[f32]) {
-        let (method, n) = (self.method, self.b.cols);
-        let panel = method.nr() * method.words(self.b.rows);
-        let grid = Grid::new(method, rows.len(), n, self.b.rows);
+        let (method, k, n) = (self.method, self.b.k, self.b.n);
+        let grid = Grid::new(method, rows.len(), n, k);
         parallel::for_each(grid.tasks(), |task| {
             let (of_task, cols) = grid.task(task);
-            let mut packed_b = scratch::take(cols.len().div_ceil(method.nr()) * panel);
-            method.pack_b(&self.b, cols.clone(), &mut packed_b);
+            let mut scratch = scratch::take(self.b.scratch_len(method, cols.len()));
+            let packed_b = self.b.packed(method, cols.clone(), &mut scratch);
             let _ready = method.begin();
             for first in of_task.clone().step_by(method.block_rows()) {
                 let block = first..(first + method.block_rows()).min(of_task.end);
                 let a = &packed_a[first * method.words(self.a.cols)..];
                 let c_rows = rows.start + block.start..rows.start + block.end;
-                self.multiply_block(c_rows.clone(), cols.clone(), a, &packed_b);
+                self.multiply_block(c_rows.clone(), cols.clone(), a, packed_b);
                 self.epilogue.apply(self.c, c_rows, cols.clone(), n);
             }
         });
@@ -221,7 +231,7 @@ impl Product<'_> {
 
     /// Multiplies a block of packed rows with packed columns, one k-block after the other.
     fn multiply_block(&self, rows: Range<usize>, cols: Range<usize>, a: &[f32], b: &[f32]) {
-        let (method, k, n) = (self.method, self.a.cols, self.b.cols);
+        let (method, k, n) = (self.method, self.a.cols, self.b.n);
         let (mr, nr, words) = (method.mr(), method.nr(), method.words(k));
         for k_start in (0..k).step_by(self.k_block) {
             let k_len = self.k_block.min(k - k_start);

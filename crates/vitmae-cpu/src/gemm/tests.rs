@@ -98,7 +98,8 @@ fn every_method_gives_the_same_bits_at_any_number_of_threads() {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                         let mut c = vec![f32::NAN; m * n];
                         let epilogue = Epilogue::default();
-                        pool.unwrap().install(|| gemm_by(method, a, b, &mut c, false, epilogue));
+                        pool.unwrap()
+                            .install(|| gemm_by(method, a, b.into(), &mut c, false, epilogue));
                         c
                     };
                     let c = run(1);
@@ -119,10 +120,27 @@ fn nan_and_infinity_come_through() {
             let (mut a, b, mut c) = (vec![1.0f32; 3 * 40], vec![1.0f32; 40 * 5], vec![0.0; 15]);
             a[40 + 33] = special;
             let (a, b) = (MatRef::row_major(&a, 3, 40), MatRef::row_major(&b, 40, 5));
-            gemm_by(method, a, b, &mut c, false, Epilogue::default());
+            gemm_by(method, a, b.into(), &mut c, false, Epilogue::default());
             let right = |v: f32| if special.is_nan() { v.is_nan() } else { v == special };
             assert!(c[..5].iter().chain(&c[10..]).all(|&v| v == 40.0), "{method:?}");
             assert!(c[5..10].iter().all(|&v| right(v)), "{method:?} {special}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_matrix_gives_the_same_bits() {
+    for (m, n, k) in [(50, 97, 1030), (1, 3100, 33), (67, 1, 5), (3, 5, 0)] {
+        let (a, b) = (draws(m * k, 6), draws(n * k, 7));
+        let a = MatRef::row_major(&a, m, k);
+        for b in [MatRef::row_major(&b, k, n), MatRef::row_major(&b, n, k).transposed()] {
+            for precision in PRECISIONS {
+                let [mut expected, mut found] = [vec![f32::NAN; m * n], vec![f32::NAN; m * n]];
+                gemm(precision, a, b, &mut expected, false, Epilogue::default());
+                let packed = PackedB::new(precision, b);
+                gemm_packed(a, &packed, &mut found, false, Epilogue::default());
+                assert_eq!(found, expected, "{precision:?} {m}x{n}x{k}");
+            }
         }
     }
 }
