@@ -1,4 +1,4 @@
-//! The micro-kernel for AVX-512: 14 rows by 32 columns.
+//! The micro-kernel for AVX-512 on f32 tiles, as attention uses it: 14 rows by 32 columns.
 
 use super::kernel::{Corner, Rows, by_rows};
 use std::arch::x86_64::*;
