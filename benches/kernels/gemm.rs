@@ -1,7 +1,7 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, flop};
+use vitmae_benches::{Rate, bench as add, bf16_flop, flop};
 use vitmae_cpu::activation::Activation;
-use vitmae_cpu::gemm::Epilogue;
+use vitmae_cpu::gemm::{Epilogue, MatRef, PackedB, Precision, gemm_packed};
 use vitmae_cpu::linear::{self, Shape};
 use vitmae_testing::draws::Draws;
 
@@ -25,22 +25,35 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
         let (mut y, mut pre) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
         let (mut dx, mut dweight) = (vec![0.0; rows * inputs], vec![0.0; outputs * inputs]);
         let product = 2 * rows * inputs * outputs;
-        add(criterion, "gemm", &format!("{name} forward"), flop(product), || {
-            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
-            linear::forward(&x, &weight, epilogue, shape, &mut y);
-        });
-        if name.contains("fc1") {
-            add(criterion, "gemm", &format!("{name} forward with gelu"), flop(product), || {
-                let activation = Some((Activation::Gelu, &mut pre[..]));
-                let epilogue = Epilogue { bias: Some(&bias), activation, residual: None };
-                linear::forward(&x, &weight, epilogue, shape, &mut y);
+        for (precision, suffix) in [(Precision::F32, ""), (Precision::Bf16, " bf16")] {
+            let work = if precision == Precision::F32 { flop(product) } else { bf16_flop(product) };
+            let mut case = |what: &str, kernel: &mut dyn FnMut()| {
+                add(criterion, "gemm", &format!("{name} {what}{suffix}"), work.clone(), kernel);
+            };
+            case("forward", &mut || {
+                let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
+            });
+            let packed = MatRef::row_major(&weight, outputs, inputs).transposed();
+            let packed = PackedB::new(precision, packed);
+            case("forward, weight packed before", &mut || {
+                let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+                let x = MatRef::row_major(&x, rows, inputs);
+                gemm_packed(x, &packed, &mut y, false, epilogue);
+            });
+            if name.contains("fc1") {
+                case("forward with gelu", &mut || {
+                    let activation = Some((Activation::Gelu, &mut pre[..]));
+                    let epilogue = Epilogue { bias: Some(&bias), activation, residual: None };
+                    linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
+                });
+            }
+            case("backward input", &mut || {
+                linear::backward_input(precision, &dy, &weight, shape, &mut dx);
+            });
+            case("backward weight", &mut || {
+                linear::backward_weight(precision, &dy, &x, shape, &mut dweight, false);
             });
         }
-        add(criterion, "gemm", &format!("{name} backward input"), flop(product), || {
-            linear::backward_input(&dy, &weight, shape, &mut dx);
-        });
-        add(criterion, "gemm", &format!("{name} backward weight"), flop(product), || {
-            linear::backward_weight(&dy, &x, shape, &mut dweight, false);
-        });
     }
 }

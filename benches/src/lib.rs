@@ -23,17 +23,20 @@ pub struct Rate(Peak);
 /// What the machine can do at most, measured.
 struct Peak {
     gflops: f64,
+    bf16_gflops: f64,
     gigabytes: f64,
 }
 
 /// Criterion with [`Rate`]; measures and prints the peaks first.
 #[allow(clippy::print_stderr, reason = "a bench is a program")]
 pub fn criterion() -> Criterion<Rate> {
-    let peak = Peak { gflops: vitmae_cpu::peak::gflops(), gigabytes: gigabytes() };
+    let (gflops, bf16_gflops) = (vitmae_cpu::peak::gflops(), vitmae_cpu::peak::bf16_gflops());
+    let peak = Peak { gflops, bf16_gflops, gigabytes: gigabytes() };
     eprintln!(
-        "peak of {} threads: {:.1} GFLOP/s in f32, {:.1} GB/s read and written",
+        "peak of {} threads: {:.1} GFLOP/s in f32, {:.1} in bf16, {:.1} GB/s read and written",
         rayon::current_num_threads(),
         peak.gflops,
+        peak.bf16_gflops,
         peak.gigabytes
     );
     Criterion::default().sample_size(20).with_measurement(Rate(peak))
@@ -42,6 +45,12 @@ pub fn criterion() -> Criterion<Rate> {
 /// The work of one call in floating-point operations, a multiply-add counting as two.
 pub fn flop(operations: usize) -> Throughput {
     Throughput::Elements(operations as u64)
+}
+
+/// The same in bf16, held against the peak of its own instructions. Criterion has no unit for this, so these
+/// operations pass as bits.
+pub fn bf16_flop(operations: usize) -> Throughput {
+    Throughput::Bits(operations as u64)
 }
 
 /// The memory traffic of one call: so many f32 values read or written.
@@ -113,6 +122,10 @@ impl ValueFormatter for Peak {
             Throughput::Elements(operations) => {
                 let rate = operations as f64 / nanoseconds;
                 format!("{rate:.1} GFLOP/s ({:.0} %)", 100.0 * rate / self.gflops)
+            }
+            Throughput::Bits(operations) => {
+                let rate = operations as f64 / nanoseconds;
+                format!("{rate:.1} GFLOP/s ({:.0} %)", 100.0 * rate / self.bf16_gflops)
             }
             Throughput::BytesDecimal(bytes) => {
                 let rate = bytes as f64 / nanoseconds;

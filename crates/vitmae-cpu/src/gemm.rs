@@ -1,40 +1,59 @@
 //! Matrix product `C = A·B` or `C += A·B` with the epilogues of a linear layer.
 //!
-//! The classical blocking (Goto and van de Geijn, "Anatomy of high-performance matrix
-//! multiplication", TOMS 2008): a block of `B` is packed into panels of `nr` columns, each task packs
-//! its rows of `A` into panels of `mr` rows, and a micro-kernel keeps an `mr × nr` tile of `C` in
-//! registers while it walks the common dimension. Rows at the edge run a kernel of exactly their
-//! number, so that no work is spent on padding.
+//! Blocking in the manner of Goto and van de Geijn ("Anatomy of high-performance matrix multiplication",
+//! TOMS 2008): rows of `A` are packed into panels of `mr` rows, once a call. A task owns a group of columns:
+//! it packs them into panels of `nr` columns, which stay in its second-level cache, and goes down the rows
+//! block by block. Micro-kernels keep an `mr × nr` tile of `C` in registers while they walk one k-block; a
+//! block of `C` gets all its k-blocks and its epilogue before the next one is touched.
 //!
 //! Every element of `C` is one chain of multiply-adds over k in ascending order, interrupted only at
 //! multiples of the k-block; the chain does not depend on how rows and columns are shared out, so the
 //! result is bit-identical at any number of threads.
+//!
+//! Matrices are f32 in memory, whatever the [`Precision`]: bf16 comes about while packing. Which instructions
+//! multiply is chosen at run time (`gemm/method.rs`).
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod kernel;
+mod method;
 mod pack;
+mod packed;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use crate::activation::{self, Activation};
 use crate::parallel::{self, SharedMut};
 use crate::scratch;
-use crate::simd;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::chains as amx_chains;
 use kernel::{Corner, Rows};
 pub(crate) use kernel::{Tile, tile};
-pub(crate) use pack::{pack_a, pack_b, packed_a_len, packed_b_len};
+pub(crate) use method::Method;
+pub(crate) use pack::pack_b;
+pub use packed::PackedB;
+use packed::Right;
 use std::ops::Range;
 
-/// Longest k-block: a panel of `B` (k-block × nr) stays in the first-level cache beside a panel of `A`.
+/// Words of the longest k-block: a panel of `B` stays in the first-level cache beside a panel of `A`.
 const K_BLOCK: usize = 256;
-/// Rows of `A` that a task packs at a time, about; a block stays in the second-level cache.
-const M_BLOCK: usize = 192;
-/// Widest block of `B` packed at a time.
-const N_BLOCK: usize = 4096;
-/// Floats of `B` packed at a time, about: every task reads them again, from a third-level cache that
-/// other programs use too.
-const B_BLOCK: usize = 256 * 1024;
+/// Words of `B` that a task packs, about: they stay in the second-level cache, unless one panel is larger.
+const GROUP_WORDS: usize = 160 * 1024;
+/// Tasks a thread, if there are columns enough.
+const TASKS: usize = 2;
+/// Words of `A` packed at a time, about, and the fewest rows: `B` is packed again for the next ones.
+const A_WORDS: usize = 4 << 20;
+const MIN_ROWS: usize = 512;
+/// Words of `A` that a task packs, at least.
+const TASK_WORDS: usize = 32 * 1024;
 
 /// A view of a matrix inside a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +115,49 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
+/// How the values of `A` and `B` are rounded before they are multiplied; sums are f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Not at all.
+    F32,
+    /// To bf16, ties to even; NaN stays NaN. Denormal numbers may count as 0.
+    Bf16,
+}
+
 /// `C = A·B` (`accumulate`: `C += A·B`), then the epilogue. `C` is row-major `[m, n]`.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub fn gemm(a: MatRef, b: MatRef, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(b.rows, k, "gemm: rows of B");
+pub fn gemm(
+    precision: Precision,
+    a: MatRef,
+    b: MatRef,
+    c: &mut [f32],
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
+    gemm_by(Method::of(precision), a, Right::from(b), c, accumulate, epilogue);
+}
+
+/// [`gemm`] with a matrix `B` that was packed before.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn gemm_packed(a: MatRef, b: &PackedB, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    gemm_by(b.method, a, Right::from(b), c, accumulate, epilogue);
+}
+
+/// [`gemm`] by a certain method.
+fn gemm_by(
+    method: Method,
+    a: MatRef,
+    b: Right,
+    c: &mut [f32],
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
+    let (m, k, n) = (a.rows, a.cols, b.n);
+    assert_eq!(b.k, k, "gemm: rows of B");
     assert_eq!(c.len(), m * n, "gemm: C is {m}x{n}");
     let epilogue = SharedEpilogue::new(epilogue, m, n);
     if m * n == 0 {
@@ -111,29 +166,24 @@ pub fn gemm(a: MatRef, b: MatRef, c: &mut [f32], accumulate: bool, epilogue: Epi
     if k == 0 && !accumulate {
         c.fill(0.0);
     }
-    let k_blocks = k.div_ceil(K_BLOCK).max(1);
-    let k_block = k.div_ceil(k_blocks);
-    let product =
-        Product { tile: tile(), a, b, c: SharedMut::new(c), accumulate, k_block, epilogue };
-    for n_start in (0..n).step_by(N_BLOCK) {
-        let n_len = N_BLOCK.min(n - n_start);
-        let columns = n_start..n_start + n_len;
-        let span = (B_BLOCK / (k_block * n_len).max(1)).clamp(1, k_blocks);
-        let len = span * packed_b_len(product.tile, k_block, n_len);
-        let mut packed_b = scratch::take(len);
-        for first in (0..k_blocks).step_by(span) {
-            let blocks = first..(first + span).min(k_blocks);
-            product.pack_b(blocks.clone(), columns.clone(), &mut packed_b);
-            product.add_blocks(blocks, columns.clone(), &packed_b);
-        }
+    let k_blocks = method.words(k).div_ceil(K_BLOCK).max(1);
+    let k_block = k.div_ceil(k_blocks).next_multiple_of(method.k_step()).max(1);
+    let product = Product { method, a, b, c: SharedMut::new(c), accumulate, k_block, epilogue };
+    let parts = m.div_ceil((A_WORDS / method.words(k).max(1)).max(MIN_ROWS));
+    let part = m.div_ceil(parts).next_multiple_of(method.mr());
+    let mut packed_a = scratch::take(method.packed_a_len(part.min(m), k));
+    for start in (0..m).step_by(part) {
+        let rows = start..(start + part).min(m);
+        product.pack_a(rows.clone(), &mut packed_a);
+        product.multiply(rows, &packed_a);
     }
 }
 
 /// One call of [`gemm`].
 struct Product<'a> {
-    tile: &'static Tile,
+    method: Method,
     a: MatRef<'a>,
-    b: MatRef<'a>,
+    b: Right<'a>,
     c: SharedMut,
     accumulate: bool,
     k_block: usize,
@@ -141,88 +191,64 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// The range of k of a block.
-    fn k_range(&self, block: usize) -> Range<usize> {
-        let end = (block + 1) * self.k_block;
-        block * self.k_block..end.min(self.a.cols)
-    }
-
-    /// Packs k-blocks of some columns of `B`, one behind the other, several panels a task.
-    fn pack_b(&self, blocks: Range<usize>, columns: Range<usize>, packed: &mut [f32]) {
-        let nr = self.tile.nr;
-        let task_cols = (32 * 1024 / (nr * self.k_block.max(1))).max(1) * nr;
-        let tasks = columns.len().div_ceil(task_cols);
-        let block_len = packed_b_len(self.tile, self.k_block, columns.len());
+    /// Packs rows of `A`.
+    fn pack_a(&self, rows: Range<usize>, packed: &mut [f32]) {
+        let (method, k) = (self.method, self.a.cols);
+        // Wide tasks, because in a transposed matrix rows are neighbours.
+        let wanted = rows.len().div_ceil(4 * rayon::current_num_threads());
+        let least = TASK_WORDS / method.words(k).max(1);
+        let task_rows = wanted.max(least).next_multiple_of(method.mr());
         let out = SharedMut::new(packed);
-        parallel::for_each(blocks.len() * tasks, |task| {
-            let (block, j) = (task / tasks, task % tasks * task_cols);
-            let k = self.k_range(blocks.start + block);
-            let cols = task_cols.min(columns.len() - j);
-            let len = packed_b_len(self.tile, k.len(), cols);
+        parallel::for_each(rows.len().div_ceil(task_rows), |task| {
+            let first = task * task_rows;
+            let count = task_rows.min(rows.len() - first);
+            let len = method.packed_a_len(count, k);
             // SAFETY: tasks own disjoint panels.
-            let packed = unsafe { out.slice(block * block_len + j * k.len(), len) };
-            pack_b(self.tile, &self.b, k.start, k.len(), columns.start + j, cols, packed);
+            let packed = unsafe { out.slice(first * method.words(k), len) };
+            let first = rows.start + first;
+            method.pack_a(&self.a, first..first + count, packed);
         });
     }
 
-    /// Adds the products of some k-blocks to some columns of `C`; the last block ends with the epilogue.
-    fn add_blocks(&self, blocks: Range<usize>, columns: Range<usize>, packed_b: &[f32]) {
-        let (tile, n) = (self.tile, self.b.cols);
-        let block_len = packed_b_len(tile, self.k_block, columns.len());
-        let grid = Grid::new(self.a.rows, columns.len().div_ceil(tile.nr), tile.mr);
+    /// Multiplies packed rows of `A` with `B`. Each task packs its columns of `B`.
+    fn multiply(&self, rows: Range<usize>, packed_a: &[f32]) {
+        let (method, k, n) = (self.method, self.b.k, self.b.n);
+        let grid = Grid::new(method, rows.len(), n, k);
         parallel::for_each(grid.tasks(), |task| {
-            let (rows, panels) = grid.task(task);
-            let mut packed_a = scratch::take(packed_a_len(self.k_block, rows.len()));
-            for block in blocks.clone() {
-                let packed_b = &packed_b[(block - blocks.start) * block_len..];
-                let k = self.k_range(block);
-                let add = self.accumulate || block > 0;
-                let last = k.end == self.a.cols;
-                pack_a(tile, &self.a, rows.start, rows.len(), k.start, k.len(), &mut packed_a);
-                for panel in panels.clone() {
-                    let (b, next_b) =
-                        packed_b[panel * tile.nr * k.len()..].split_at(tile.nr * k.len());
-                    let j = columns.start + panel * tile.nr;
-                    let width = tile.nr.min(columns.end - j);
-                    let corner = self.c.at(rows.start * n + j);
-                    // SAFETY: this task alone owns rows × [j, j + width) of C.
-                    unsafe {
-                        let c = Corner { data: corner, stride: n, rows: rows.len(), cols: width };
-                        column_strip(tile, &packed_a, b, next_b, k.len(), c, add);
-                    }
-                    if last {
-                        self.epilogue.apply(self.c, rows.clone(), j, width, n);
-                    }
-                }
+            let (of_task, cols) = grid.task(task);
+            let mut scratch = scratch::take(self.b.scratch_len(method, cols.len()));
+            let packed_b = self.b.packed(method, cols.clone(), &mut scratch);
+            let _ready = method.begin();
+            for first in of_task.clone().step_by(method.block_rows()) {
+                let block = first..(first + method.block_rows()).min(of_task.end);
+                let a = &packed_a[first * method.words(self.a.cols)..];
+                let c_rows = rows.start + block.start..rows.start + block.end;
+                self.multiply_block(c_rows.clone(), cols.clone(), a, packed_b);
+                self.epilogue.apply(self.c, c_rows, cols.clone(), n);
             }
         });
     }
-}
 
-/// Multiplies packed rows of `A` with one packed panel of `B`, and asks for the panel behind it, if any.
-///
-/// # Safety
-/// `c` lies inside a matrix, and the caller owns its elements; the packed buffers were made by
-/// [`pack_a`] and [`pack_b()`] with the same `tile` and `k`.
-unsafe fn column_strip(
-    tile: &Tile,
-    packed_a: &[f32],
-    b_panel: &[f32],
-    next_b: &[f32],
-    k: usize,
-    c: Corner,
-    accumulate: bool,
-) {
-    assert!(packed_a.len() >= c.rows * k && b_panel.len() >= tile.nr * k, "gemm: packed blocks");
-    for row in (0..c.rows).step_by(tile.mr) {
-        let height = tile.mr.min(c.rows - row);
-        let ahead = b_panel.len() * row / c.rows..b_panel.len() * (row + height) / c.rows;
-        simd::prefetch(next_b.get(ahead).unwrap_or_default());
-        // SAFETY: the panel starts at row·k and holds height·k values; C as promised by the caller.
-        unsafe {
-            let a = Rows { data: packed_a.as_ptr().add(row * k), row: 1, k: height };
-            let c = Corner { data: c.data.add(row * c.stride), rows: height, ..c };
-            (tile.kernel)(k, a, b_panel.as_ptr(), c, accumulate);
+    /// Multiplies a block of packed rows with packed columns, one k-block after the other.
+    fn multiply_block(&self, rows: Range<usize>, cols: Range<usize>, a: &[f32], b: &[f32]) {
+        let (method, k, n) = (self.method, self.a.cols, self.b.n);
+        let (mr, nr, words) = (method.mr(), method.nr(), method.words(k));
+        for k_start in (0..k).step_by(self.k_block) {
+            let k_len = self.k_block.min(k - k_start);
+            let skip = method.words(k_start);
+            let add = self.accumulate || k_start > 0;
+            for col in cols.clone().step_by(nr) {
+                let b = &b[(col - cols.start) * words + nr * skip..];
+                for row in rows.clone().step_by(mr) {
+                    let height = mr.min(rows.end - row);
+                    let a = &a[(row - rows.start) * words + method.packed_a_len(height, k_start)..];
+                    let data = self.c.at(row * n + col);
+                    let width = nr.min(cols.end - col);
+                    let c = Corner { data, stride: n, rows: height, cols: width };
+                    // SAFETY: the calling task alone owns these rows and columns of C.
+                    unsafe { method.multiply(k_len, a, b, c, add) };
+                }
+            }
         }
     }
 }
@@ -262,38 +288,46 @@ pub(crate) fn small(
     }
 }
 
-/// How the tiles of `C` are shared out: row blocks × column parts.
+/// How `C` is shared out: parts of rows × groups of columns.
 struct Grid {
-    rows: usize,
-    row_panels: usize,
+    /// Rows, their panels, and the parts they are cut into.
+    rows: [usize; 3],
     mr: usize,
-    row_blocks: usize,
-    col_panels: usize,
-    col_parts: usize,
+    /// The same of columns.
+    cols: [usize; 3],
+    nr: usize,
 }
 
 impl Grid {
-    fn new(rows: usize, col_panels: usize, mr: usize) -> Self {
+    fn new(method: Method, rows: usize, cols: usize, k: usize) -> Self {
         let threads = rayon::current_num_threads();
-        let row_panels = rows.div_ceil(mr);
-        // A multiple of the thread count, so that equal blocks finish together.
-        let wanted = rows.div_ceil(M_BLOCK).div_ceil(threads) * threads;
-        let row_blocks = wanted.min(row_panels);
-        let col_parts = (4 * threads).div_ceil(row_blocks).min(col_panels);
-        let col_parts = if threads == 1 { 1 } else { col_parts };
-        Self { rows, row_panels, mr, row_blocks, col_panels, col_parts }
+        let (mr, nr) = (method.mr(), method.nr());
+        let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
+        let largest = (GROUP_WORDS / (nr * method.words(k)).max(1)).clamp(1, col_panels);
+        let wanted = if threads == 1 { 1 } else { TASKS * threads };
+        // A multiple of the thread count, so that equal tasks finish together.
+        let groups = col_panels.div_ceil(largest).max(wanted).next_multiple_of(threads);
+        let groups = groups.min(col_panels);
+        // Rows are cut only if there are too few columns, since each part packs `B` for itself.
+        let row_parts = (2 * threads).div_ceil(groups).min(row_panels);
+        let row_parts = if groups >= threads { 1 } else { row_parts };
+        Self { rows: [rows, row_panels, row_parts], mr, cols: [cols, col_panels, groups], nr }
     }
 
     fn tasks(&self) -> usize {
-        self.row_blocks * self.col_parts
+        self.rows[2] * self.cols[2]
     }
 
-    /// The rows and the column panels of one task.
+    /// The rows and the columns of one task.
     fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
-        let (i, j) = (task / self.col_parts, task % self.col_parts);
-        let row = |i: usize| (i * self.row_panels / self.row_blocks * self.mr).min(self.rows);
-        let col = |j: usize| j * self.col_panels / self.col_parts;
-        (row(i)..row(i + 1), col(j)..col(j + 1))
+        let part = |[len, panels, parts]: [usize; 3], size: usize, i: usize| {
+            let start = |i: usize| (i * panels / parts * size).min(len);
+            start(i)..start(i + 1)
+        };
+        (
+            part(self.rows, self.mr, task / self.cols[2]),
+            part(self.cols, self.nr, task % self.cols[2]),
+        )
     }
 }
 
@@ -319,23 +353,23 @@ impl<'a> SharedEpilogue<'a> {
         Self { bias: epilogue.bias, activation, residual: epilogue.residual }
     }
 
-    /// Finishes `rows × [col, col + width)` of `C`.
-    fn apply(&self, c: SharedMut, rows: Range<usize>, col: usize, width: usize, n: usize) {
+    /// Finishes a block of `C`, which has `n` columns in all.
+    fn apply(&self, c: SharedMut, rows: Range<usize>, cols: Range<usize>, n: usize) {
         for row in rows {
-            let offset = row * n + col;
+            let offset = row * n + cols.start;
             // SAFETY: the calling task owns this part of C and of the kept arguments.
-            let c = unsafe { c.slice(offset, width) };
+            let c = unsafe { c.slice(offset, cols.len()) };
             if let Some(bias) = self.bias {
-                c.iter_mut().zip(&bias[col..col + width]).for_each(|(c, b)| *c += b);
+                c.iter_mut().zip(&bias[cols.clone()]).for_each(|(c, b)| *c += b);
             }
             if let Some((activation, kept)) = self.activation {
                 // SAFETY: as above.
-                let kept = unsafe { kept.slice(offset, width) };
+                let kept = unsafe { kept.slice(offset, cols.len()) };
                 kept.copy_from_slice(c);
                 activation::forward_slice(activation, kept, c);
             }
             if let Some(residual) = self.residual {
-                c.iter_mut().zip(&residual[offset..offset + width]).for_each(|(c, r)| *c += r);
+                c.iter_mut().zip(&residual[offset..]).for_each(|(c, r)| *c += r);
             }
         }
     }

@@ -19,6 +19,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod bf16;
 pub mod cross_entropy;
 pub mod decoder_assembly;
 pub mod dropout;

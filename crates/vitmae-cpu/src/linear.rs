@@ -2,7 +2,7 @@
 //!
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
 
-use crate::gemm::{Epilogue, MatRef, gemm};
+use crate::gemm::{Epilogue, MatRef, Precision, gemm};
 use crate::reduce;
 
 /// Sizes of a linear map.
@@ -23,30 +23,57 @@ pub struct Shape {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward(x: &[f32], weight: &[f32], epilogue: Epilogue, shape: Shape, y: &mut [f32]) {
+pub fn forward(
+    precision: Precision,
+    x: &[f32],
+    weight: &[f32],
+    epilogue: Epilogue,
+    shape: Shape,
+    y: &mut [f32],
+) {
     let Shape { rows, inputs, outputs } = shape;
     let x = MatRef::row_major(x, rows, inputs);
-    gemm(x, MatRef::row_major(weight, outputs, inputs).transposed(), y, false, epilogue);
+    gemm(precision, x, MatRef::row_major(weight, outputs, inputs).transposed(), y, false, epilogue);
 }
 
 /// `dx = dy · weight`, `[N, in]`.
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward_input(dy: &[f32], weight: &[f32], shape: Shape, dx: &mut [f32]) {
+pub fn backward_input(
+    precision: Precision,
+    dy: &[f32],
+    weight: &[f32],
+    shape: Shape,
+    dx: &mut [f32],
+) {
     let Shape { rows, inputs, outputs } = shape;
     let dy = MatRef::row_major(dy, rows, outputs);
-    gemm(dy, MatRef::row_major(weight, outputs, inputs), dx, false, Epilogue::default());
+    gemm(precision, dy, MatRef::row_major(weight, outputs, inputs), dx, false, Epilogue::default());
 }
 
 /// `dweight = dyᵀ · x`, `[out, in]`; `accumulate` adds it to what is there.
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward_weight(dy: &[f32], x: &[f32], shape: Shape, dweight: &mut [f32], accumulate: bool) {
+pub fn backward_weight(
+    precision: Precision,
+    dy: &[f32],
+    x: &[f32],
+    shape: Shape,
+    dweight: &mut [f32],
+    accumulate: bool,
+) {
     let Shape { rows, inputs, outputs } = shape;
     let dy = MatRef::row_major(dy, rows, outputs).transposed();
-    gemm(dy, MatRef::row_major(x, rows, inputs), dweight, accumulate, Epilogue::default());
+    gemm(
+        precision,
+        dy,
+        MatRef::row_major(x, rows, inputs),
+        dweight,
+        accumulate,
+        Epilogue::default(),
+    );
 }
 
 /// `dbias = Σ_n dy`, `[out]`; `accumulate` adds it to what is there.

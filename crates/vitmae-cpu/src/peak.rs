@@ -1,5 +1,6 @@
-//! The measured peak of f32 multiply-adds: what the speed of every kernel is held against.
+//! The measured peaks of multiply-adds: what the speed of every kernel is held against.
 
+use crate::gemm::{Method, Precision};
 use crate::simd::{Level, level};
 use std::hint::black_box;
 use std::time::Instant;
@@ -15,14 +16,29 @@ const STEPS: usize = 1 << 22;
 /// Every thread runs independent chains of multiply-adds in registers, more of them than the units'
 /// latency times their number, without touching memory.
 pub fn gflops() -> f64 {
-    (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
+    best(chains)
 }
 
-/// One round on all threads at once.
-fn round() -> f64 {
-    let start = Instant::now();
-    let operations: usize = rayon::broadcast(|_| chains(STEPS)).iter().sum();
-    operations as f64 / start.elapsed().as_secs_f64() * 1e-9
+/// The same with the instructions that multiply in [`Precision::Bf16`] on this machine.
+pub fn bf16_gflops() -> f64 {
+    best(match Method::of(Precision::Bf16) {
+        #[cfg(target_arch = "x86_64")]
+        Method::Amx => crate::gemm::amx_chains,
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this method is chosen where its instructions are.
+        Method::Dot => |steps| unsafe { x86::dot(steps) },
+        _ => chains,
+    })
+}
+
+/// The best of some rounds on all threads at once; `chains` runs some steps and returns its operations.
+fn best(chains: fn(usize) -> usize) -> f64 {
+    let round = || {
+        let start = Instant::now();
+        let operations: usize = rayon::broadcast(|_| chains(STEPS)).iter().sum();
+        operations as f64 / start.elapsed().as_secs_f64() * 1e-9
+    };
+    (0..ROUNDS).map(|_| round()).fold(0.0, f64::max)
 }
 
 /// Runs `steps` steps of every chain and returns the number of operations.
@@ -71,6 +87,21 @@ mod x86 {
         steps * 2 * CHAINS * 16
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) fn dot(steps: usize) -> usize {
+        // SAFETY: both types are 64 bytes in which every bit pattern is valid.
+        let ones = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi16(0x3f80)) };
+        let ones = black_box(ones);
+        let mut acc = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..steps {
+            for acc in &mut acc {
+                *acc = _mm512_dpbf16_ps(*acc, ones, ones);
+            }
+        }
+        black_box(acc);
+        steps * 2 * CHAINS * 32
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2(steps: usize) -> usize {
         let (factor, term) = black_box((_mm256_set1_ps(0.5), _mm256_set1_ps(1.0)));
@@ -89,7 +120,8 @@ mod x86 {
 mod tests {
     #[test]
     fn a_machine_does_at_least_a_billion_operations_a_second() {
-        let found = super::gflops();
-        assert!(found > 1.0 && found < 1e6, "{found} GFLOP/s");
+        for found in [super::gflops(), super::bf16_gflops()] {
+            assert!(found > 1.0 && found < 1e6, "{found} GFLOP/s");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 /// One cache line of floats: the unit that keeps scratch buffers 64-byte aligned.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+pub(crate) struct Line([f32; 16]);
 
 static FREE: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
 
@@ -31,6 +31,11 @@ pub(crate) fn take(len: usize) -> Scratch {
         lines.resize(needed, Line([0.0; 16]));
     }
     Scratch { lines, len }
+}
+
+/// Zeros on cache lines, for at least `len` floats that somebody keeps.
+pub(crate) fn kept(len: usize) -> Box<[Line]> {
+    vec![Line([0.0; 16]); len.div_ceil(16)].into()
 }
 
 /// Length of a buffer that holds parts of these lengths, each on its own cache lines.

@@ -1,11 +1,13 @@
 use super::pools;
 use vitmae_cpu::activation::Activation;
-use vitmae_cpu::gemm::{Epilogue, MatRef, gemm};
+use vitmae_cpu::gemm::{Epilogue, MatRef, Precision, gemm};
 use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::{tolerance, tolerance_at};
 use vitmae_testing::guarded::Guarded;
 use vitmae_testing::reference::{activation, linear, reduce};
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 /// Every m, n, k from a list of small sides, then sides that cross the blocks of a blocked product.
 fn shapes() -> Vec<(usize, usize, usize)> {
@@ -33,11 +35,29 @@ fn shapes() -> Vec<(usize, usize, usize)> {
     shapes
 }
 
+/// The nearest values that a precision has; random numbers only, so neither NaN nor denormal.
+fn rounded(values: &[f32], precision: Precision) -> Vec<f32> {
+    let round = |value: &f32| match precision {
+        Precision::F32 => *value,
+        Precision::Bf16 => {
+            let bits = value.to_bits();
+            f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+        }
+    };
+    values.iter().map(round).collect()
+}
+
 /// `a: [m, k]` times `b: [k, n]` in f64, through the reference of a linear map.
-fn product(a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize)) -> Vec<f64> {
+fn product(
+    precision: Precision,
+    a: &[f32],
+    b: &[f32],
+    (m, n, k): (usize, usize, usize),
+) -> Vec<f64> {
+    let (a, b) = (rounded(a, precision), rounded(b, precision));
     let transposed: Vec<f64> = (0..n * k).map(|i| b[i % k * n + i / k].into()).collect();
     let shape = linear::Shape { rows: m, inputs: k, outputs: n };
-    linear::forward(&widen(a), &transposed, linear::Epilogue::default(), shape).y
+    linear::forward(&widen(&a), &transposed, linear::Epilogue::default(), shape).y
 }
 
 fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
@@ -47,10 +67,11 @@ fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 #[test]
 fn products_of_ragged_sizes_equal_the_reference() {
     let mut draws = Draws::new(1);
-    for shape @ (m, n, k) in shapes() {
+    let cases = shapes().into_iter().flat_map(|shape| PRECISIONS.map(|p| (shape, p)));
+    for (shape @ (m, n, k), precision) in cases {
         let (a, b) = (draws.vec_f32(m * k), draws.vec_f32(k * n));
         let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
-        let expected = product(&a, &b, shape);
+        let expected = product(precision, &a, &b, shape);
         let tolerance = tolerance_at(k, (k as f64).sqrt() / 3.0);
         for layout in ["nn", "nt", "tn"] {
             let [c] = pools::run(layout, || {
@@ -65,10 +86,10 @@ fn products_of_ragged_sizes_equal_the_reference() {
                 } else {
                     MatRef::row_major(&b, k, n)
                 };
-                gemm(a, b, c.slice(), false, Epilogue::default());
+                gemm(precision, a, b, c.slice(), false, Epilogue::default());
                 [c.finish("c")]
             });
-            assert_close(&format!("{layout} {shape:?}"), &c, &expected, tolerance);
+            assert_close(&format!("{precision:?} {layout} {shape:?}"), &c, &expected, tolerance);
         }
     }
 }
@@ -76,36 +97,49 @@ fn products_of_ragged_sizes_equal_the_reference() {
 #[test]
 fn accumulation_adds_to_what_is_there() {
     let mut draws = Draws::new(2);
-    for shape @ (m, n, k) in [(1, 1, 1), (13, 33, 15), (50, 31, 769), (113, 3100, 3), (5, 7, 0)] {
+    let shapes = [(1, 1, 1), (13, 33, 15), (50, 31, 769), (113, 3100, 3), (5, 7, 0)];
+    for (shape @ (m, n, k), precision) in
+        shapes.into_iter().flat_map(|shape| PRECISIONS.map(|p| (shape, p)))
+    {
         let (a, b, c0) = (draws.vec_f32(m * k), draws.vec_f32(k * n), draws.vec_f32(m * n));
         let [c] = pools::run("accumulate", || {
             let mut c = Guarded::filled(&c0);
             let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
-            gemm(a, b, c.slice(), true, Epilogue::default());
+            gemm(precision, a, b, c.slice(), true, Epilogue::default());
             [c.finish("c")]
         });
-        let expected = reduce::add(&widen(&c0), &product(&a, &b, shape));
-        assert_close(&format!("{shape:?}"), &c, &expected, tolerance(k + 1, &expected));
+        let expected = reduce::add(&widen(&c0), &product(precision, &a, &b, shape));
+        assert_close(
+            &format!("{precision:?} {shape:?}"),
+            &c,
+            &expected,
+            tolerance(k + 1, &expected),
+        );
     }
 }
 
 #[test]
 fn an_empty_inner_side_gives_zero() {
-    let mut c = Guarded::poisoned(6);
-    let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
-    gemm(a, b, c.slice(), false, Epilogue::default());
-    assert_eq!(c.finish("c"), [0.0; 6]);
-    let mut c = Guarded::poisoned(6);
-    let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
-    let epilogue = Epilogue { bias: Some(&[1.0, 2.0, 3.0]), ..Epilogue::default() };
-    gemm(a, b, c.slice(), false, epilogue);
-    assert_eq!(c.finish("c"), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    for precision in PRECISIONS {
+        let mut c = Guarded::poisoned(6);
+        let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
+        gemm(precision, a, b, c.slice(), false, Epilogue::default());
+        assert_eq!(c.finish("c"), [0.0; 6]);
+        let mut c = Guarded::poisoned(6);
+        let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
+        let epilogue = Epilogue { bias: Some(&[1.0, 2.0, 3.0]), ..Epilogue::default() };
+        gemm(precision, a, b, c.slice(), false, epilogue);
+        assert_eq!(c.finish("c"), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    }
 }
 
 #[test]
 fn epilogues_equal_the_reference() {
     let mut draws = Draws::new(3);
-    for (m, n, k) in [(1, 1, 1), (14, 33, 31), (50, 385, 64), (113, 31, 769), (3, 3100, 5)] {
+    let shapes = [(1, 1, 1), (14, 33, 31), (50, 385, 64), (113, 31, 769), (3, 3100, 5)];
+    for ((m, n, k), precision) in
+        shapes.into_iter().flat_map(|shape| PRECISIONS.map(|p| (shape, p)))
+    {
         let (a, b) = (draws.vec_f32(m * k), draws.vec_f32(k * n));
         let (bias, residual) = (draws.vec_f32(n), draws.vec_f32(m * n));
         for parts in 0..8 {
@@ -119,11 +153,11 @@ fn epilogues_equal_the_reference() {
                     residual: has_residual.then_some(&residual[..]),
                 };
                 let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
-                gemm(a, b, c.slice(), false, epilogue);
+                gemm(precision, a, b, c.slice(), false, epilogue);
                 [pre.finish("pre"), c.finish("c")]
             });
-            let mut expected = product(&a, &b, (m, n, k));
-            let name = format!("{m}x{n}x{k}, parts {parts:03b}");
+            let mut expected = product(precision, &a, &b, (m, n, k));
+            let name = format!("{precision:?} {m}x{n}x{k}, parts {parts:03b}");
             let tolerance = tolerance_at(k + 4, 1.0 + (k as f64).sqrt() / 3.0);
             if has_bias {
                 expected = reduce::add_row(&expected, &widen(&bias));
@@ -150,12 +184,21 @@ fn a_strided_view_reads_its_own_elements_only() {
     for i in 0..m {
         packed[i * 10 + 3..i * 10 + 7].copy_from_slice(&a[i * k..(i + 1) * k]);
     }
-    let [c] = pools::run("strided", || {
-        let mut c = Guarded::poisoned(m * n);
-        let view = MatRef::strided(&packed[3..], m, k, 10, 1);
-        gemm(view, MatRef::row_major(&b, k, n), c.slice(), false, Epilogue::default());
-        [c.finish("c")]
-    });
-    let expected = product(&a, &b, (m, n, k));
-    assert_close("strided", &c, &expected, tolerance(k, &expected));
+    for precision in PRECISIONS {
+        let [c] = pools::run("strided", || {
+            let mut c = Guarded::poisoned(m * n);
+            let view = MatRef::strided(&packed[3..], m, k, 10, 1);
+            gemm(
+                precision,
+                view,
+                MatRef::row_major(&b, k, n),
+                c.slice(),
+                false,
+                Epilogue::default(),
+            );
+            [c.finish("c")]
+        });
+        let expected = product(precision, &a, &b, (m, n, k));
+        assert_close("strided", &c, &expected, tolerance(k, &expected));
+    }
 }

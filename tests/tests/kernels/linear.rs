@@ -1,6 +1,6 @@
 use super::pools;
 use vitmae_cpu::activation::Activation;
-use vitmae_cpu::gemm::Epilogue;
+use vitmae_cpu::gemm::{Epilogue, Precision};
 use vitmae_cpu::linear::{self, Shape};
 use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
@@ -36,7 +36,7 @@ fn forward_equals_the_reference() {
                 activation: Some((Activation::Gelu, pre.slice())),
                 residual: Some(&residual),
             };
-            linear::forward(&x, &weight, epilogue, shape, y.slice());
+            linear::forward(Precision::F32, &x, &weight, epilogue, shape, y.slice());
             [pre.finish("pre"), y.finish("y")]
         });
         let [bias, residual] = [bias, residual].map(|values| widen(&values));
@@ -66,10 +66,10 @@ fn backward_equals_the_reference() {
         let name = |what: &str| format!("{what} {shape:?}");
         let tolerance = |terms: usize| tolerance_at(terms + 1, 3.0 + (terms as f64).sqrt());
         pools::assert_output(&name("dx"), &gradients.dx, tolerance(outputs), |dx| {
-            linear::backward_input(&dy, &weight, shape, dx);
+            linear::backward_input(Precision::F32, &dy, &weight, shape, dx);
         });
         pools::assert_sum(&name("dweight"), &gradients.dweight, tolerance(rows), |out, add| {
-            linear::backward_weight(&dy, &x, shape, out, add);
+            linear::backward_weight(Precision::F32, &dy, &x, shape, out, add);
         });
         pools::assert_sum(&name("dbias"), &gradients.dbias, tolerance(rows), |out, add| {
             linear::backward_bias(&dy, shape, out, add);

@@ -1,4 +1,4 @@
-//! The micro-kernel for AVX-512: 14 rows by 32 columns.
+//! The micro-kernel for AVX-512 on f32 tiles, as attention uses it: 14 rows by 32 columns.
 
 use super::kernel::{Corner, Rows, by_rows};
 use std::arch::x86_64::*;
@@ -47,10 +47,24 @@ unsafe fn rows<const ROWS: usize, const PACKED: bool>(
         a_k = a_k.wrapping_add(step);
         b_k = b_k.wrapping_add(NR);
     }
+    // SAFETY: the corner has this many rows.
+    unsafe { store(&acc, c, accumulate) };
+}
+
+/// Writes the accumulators to a corner, or adds them.
+///
+/// # Safety
+/// `c` has `ROWS` writable rows.
+#[inline(always)]
+pub(super) unsafe fn store<const ROWS: usize>(
+    acc: &[[__m512; 2]; ROWS],
+    c: Corner,
+    accumulate: bool,
+) {
     let (m0, m1) = masks(c.cols);
     for (i, acc) in acc.iter().enumerate() {
         let (c0, c1) = (c.data.wrapping_add(i * c.stride), c.data.wrapping_add(i * c.stride + 16));
-        let (mut v0, mut v1) = (acc[0], acc[1]);
+        let [mut v0, mut v1] = *acc;
         // SAFETY: the masks keep loads and stores inside the columns of the corner.
         unsafe {
             if accumulate {

@@ -34,6 +34,7 @@ pub(crate) struct Lines {
 type Kernel = unsafe fn(usize, Rows, *const f32, Corner, bool);
 
 /// A micro-kernel and the size of its tile; `nr` is a multiple of [`crate::simd::LANES`].
+#[derive(Debug)]
 pub(crate) struct Tile {
     pub(crate) mr: usize,
     pub(crate) nr: usize,
@@ -54,6 +55,13 @@ pub(crate) struct Tile {
 /// The tile for this machine.
 pub(crate) fn tile() -> &'static Tile {
     tile_of(level())
+}
+
+/// Those of every instruction set that this machine has.
+#[cfg(test)]
+pub(super) fn tiles() -> Vec<&'static Tile> {
+    let all = [Level::Avx512, Level::Avx2, Level::Portable];
+    all.into_iter().skip_while(|&one| one != level()).map(tile_of).collect()
 }
 
 /// The tile of one instruction set.
@@ -124,15 +132,6 @@ unsafe fn transpose(lines: Lines, k: usize, panel: *mut f32, pitch: usize) {
 mod tests {
     use super::*;
 
-    /// Every instruction set that this machine has.
-    fn levels() -> Vec<Level> {
-        match level() {
-            Level::Avx512 => vec![Level::Avx512, Level::Avx2, Level::Portable],
-            Level::Avx2 => vec![Level::Avx2, Level::Portable],
-            Level::Portable => vec![Level::Portable],
-        }
-    }
-
     fn draws(count: usize, seed: u32) -> Vec<f32> {
         let draw = |i: usize| crate::random::philox4x32([seed, 0], [i as u32, 0, 0, 0])[0];
         (0..count).map(|i| draw(i) as f32 / u32::MAX as f32 - 0.5).collect()
@@ -168,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_micro_kernel_writes_its_corner_and_nothing_else() {
-        for tile in levels().into_iter().map(tile_of) {
+        for tile in tiles() {
             for rows in 1..=tile.mr {
                 for cols in 1..=tile.nr {
                     for k in [0, 1, 5, 33] {
@@ -184,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_transposition_writes_its_panel_and_nothing_else() {
-        for tile in levels().into_iter().map(tile_of) {
+        for tile in tiles() {
             for (count, pitch) in (1..=16).flat_map(|count| [(count, count), (count, 16)]) {
                 for k in [1, 7, 8, 9, 16, 33] {
                     let (stride, end) = (k + 2, k * pitch);

@@ -3,17 +3,8 @@
 use super::kernel::Lines;
 use super::{MatRef, Tile};
 
-/// Length of packed `A`: exactly its elements, since the last panel is as high as its rows.
-pub(crate) fn packed_a_len(k: usize, rows: usize) -> usize {
-    k * rows
-}
-
-/// Length of packed `B`: full panels, the last one padded with zeros.
-pub(crate) fn packed_b_len(tile: &Tile, k: usize, cols: usize) -> usize {
-    cols.next_multiple_of(tile.nr) * k
-}
-
-/// Packs `rows × k` of `A` into panels of `mr` rows: for each k the values of the panel's rows.
+/// Packs `rows × k` of `A` into panels of `mr` rows, the last one as high as its rows: for each k the values of the
+/// panel's rows.
 pub(crate) fn pack_a(
     tile: &Tile,
     a: &MatRef,
@@ -38,7 +29,8 @@ pub(crate) fn pack_a(
     }
 }
 
-/// Packs `k × cols` of `B` into panels of `nr` columns: for each k the values of the panel's columns.
+/// Packs `k × cols` of `B` into panels of `nr` columns, the last one filled with zeros: for each k the values of
+/// the panel's columns.
 pub(crate) fn pack_b(
     tile: &Tile,
     b: &MatRef,
@@ -51,10 +43,17 @@ pub(crate) fn pack_b(
     if k == 0 {
         return;
     }
-    for (panel, col) in packed.chunks_exact_mut(tile.nr * k).zip((0..cols).step_by(tile.nr)) {
-        let width = tile.nr.min(cols - col);
-        let source = &b.data[k_start * b.row_stride + (col_start + col) * b.col_stride..];
-        pack_panel(tile, source, [b.col_stride, b.row_stride], width, tile.nr, k, panel);
+    // Rows are read as far as they go, a few at a time; columns one panel after the other.
+    let step = if b.col_stride == 1 { 16 } else { k };
+    for first in (0..k).step_by(step) {
+        let len = step.min(k - first);
+        for (panel, col) in packed.chunks_exact_mut(tile.nr * k).zip((0..cols).step_by(tile.nr)) {
+            let width = tile.nr.min(cols - col);
+            let start = (k_start + first) * b.row_stride + (col_start + col) * b.col_stride;
+            let panel = &mut panel[first * tile.nr..][..len * tile.nr];
+            let strides = [b.col_stride, b.row_stride];
+            pack_panel(tile, &b.data[start..], strides, width, tile.nr, len, panel);
+        }
     }
 }
 

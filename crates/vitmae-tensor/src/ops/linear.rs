@@ -1,6 +1,6 @@
 //! Linear map over the last axis, with what is fused into it.
 
-use vitmae_cpu::gemm::Epilogue;
+use vitmae_cpu::gemm::{Epilogue, Precision};
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::linear as gpu;
@@ -33,7 +33,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     }
     Tensor::written(x.device(), &out, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
-        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })
 }
 
@@ -62,7 +62,7 @@ pub fn linear_activation(
         let activation = Some((f, pre.make_mut()));
         let bias = bias.map(Tensor::as_slice);
         let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
-        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })?;
     Ok((pre, y))
 }
@@ -91,7 +91,7 @@ pub fn linear_residual(
     Tensor::written(x.device(), &out, |y| {
         let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
         let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
-        cpu::forward(x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })
 }
 
@@ -120,7 +120,7 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor, Ten
         return Ok(dx);
     }
     Tensor::written(dy.device(), &shape, |dx| {
-        cpu::backward_input(dy.as_slice(), weight.as_slice(), sizes, dx);
+        cpu::backward_input(Precision::F32, dy.as_slice(), weight.as_slice(), sizes, dx);
     })
 }
 
@@ -154,7 +154,7 @@ pub fn linear_backward_weight(
         return Ok(());
     }
     into_slot(slot, dy.device(), weight, |dweight, add| {
-        cpu::backward_weight(dy.as_slice(), x.as_slice(), shape, dweight, add);
+        cpu::backward_weight(Precision::F32, dy.as_slice(), x.as_slice(), shape, dweight, add);
     })
 }
 

@@ -1,0 +1,221 @@
+//! The ways to multiply: which instructions, and how the operands are packed for them.
+//!
+//! Packed operands are made of 32-bit words: one f32 value, or two neighbours along k in bf16.
+
+use super::kernel::{Corner, Rows, Tile, tile};
+use super::pack::{pack_a, pack_b};
+#[cfg(target_arch = "x86_64")]
+use super::words::{self, Register};
+use super::{MatRef, Precision};
+#[cfg(target_arch = "x86_64")]
+use super::{amx, dot};
+use crate::bf16;
+use std::ops::Range;
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Method {
+    /// In f32, by AVX2 or portably.
+    F32(&'static Tile),
+    /// In f32, by AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Fma,
+    /// Operands are rounded to bf16 while they are packed, and multiplied like f32 values.
+    Rounded(&'static Tile),
+    /// Pairs of bf16 values, multiplied by the instruction VDPBF16PS.
+    #[cfg(target_arch = "x86_64")]
+    Dot,
+    /// Pairs of bf16 values, multiplied by the matrix unit of Intel's server CPUs.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+impl Method {
+    /// The fastest on this machine.
+    ///
+    /// A CPU that has the matrix unit runs VDPBF16PS at half the speed of f32 multiply-adds, so where the
+    /// system does not let us use the unit, f32 is the better way.
+    pub(crate) fn of(precision: Precision) -> Self {
+        match precision {
+            #[cfg(target_arch = "x86_64")]
+            Precision::F32 if dot::available(false) => Self::Fma,
+            Precision::F32 => Self::F32(tile()),
+            #[cfg(target_arch = "x86_64")]
+            Precision::Bf16 if amx::available() => Self::Amx,
+            #[cfg(target_arch = "x86_64")]
+            Precision::Bf16 if dot::available(true) && !amx::exists() => Self::Dot,
+            Precision::Bf16 => Self::Rounded(tile()),
+        }
+    }
+
+    /// Every one that this machine can run for a precision.
+    #[cfg(test)]
+    pub(super) fn all(precision: Precision) -> Vec<Self> {
+        let tiles = super::kernel::tiles().into_iter();
+        let (mut all, pairs): (Vec<Self>, bool) = match precision {
+            Precision::F32 => (tiles.map(Self::F32).collect(), false),
+            Precision::Bf16 => (tiles.map(Self::Rounded).collect(), true),
+        };
+        #[cfg(target_arch = "x86_64")]
+        {
+            let method = if pairs { Self::Dot } else { Self::Fma };
+            all.extend(dot::available(pairs).then_some(method));
+            all.extend((pairs && amx::available()).then_some(Self::Amx));
+        }
+        all
+    }
+
+    /// Rows of a panel of `A`.
+    pub(super) fn mr(self) -> usize {
+        match self {
+            Self::F32(tile) | Self::Rounded(tile) => tile.mr,
+            #[cfg(target_arch = "x86_64")]
+            Self::Fma | Self::Dot => dot::MR,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::MR,
+        }
+    }
+
+    /// Columns of a panel of `B`.
+    pub(super) fn nr(self) -> usize {
+        match self {
+            Self::F32(tile) | Self::Rounded(tile) => tile.nr,
+            #[cfg(target_arch = "x86_64")]
+            Self::Fma | Self::Dot | Self::Amx => words::NR,
+        }
+    }
+
+    /// Words of `k` packed values of a row of `A` or a column of `B`.
+    pub(super) fn words(self, k: usize) -> usize {
+        match self {
+            Self::F32(_) | Self::Rounded(_) => k,
+            #[cfg(target_arch = "x86_64")]
+            _ => k.div_ceil(self.k_step()) * 16,
+        }
+    }
+
+    /// Values of k after which a block may end.
+    pub(super) fn k_step(self) -> usize {
+        match self {
+            Self::F32(_) | Self::Rounded(_) => 1,
+            #[cfg(target_arch = "x86_64")]
+            Self::Fma => words::values(false),
+            #[cfg(target_arch = "x86_64")]
+            Self::Dot | Self::Amx => words::values(true),
+        }
+    }
+
+    /// Words of some packed rows of `A`. The panel that starts at row i starts at word i · `words(k)`.
+    pub(super) fn packed_a_len(self, rows: usize, k: usize) -> usize {
+        let rows = match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => rows.next_multiple_of(amx::SIDE),
+            _ => rows,
+        };
+        rows * self.words(k)
+    }
+
+    /// Rows that are multiplied with one panel of `B` after the other.
+    ///
+    /// The matrix unit goes through `B` panel by panel for two panels of `A`, which keeps its part of `C` in the
+    /// nearest caches; the others keep a panel of `B` in the first-level cache and rows of `A` in the second level.
+    pub(super) fn block_rows(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => 2 * amx::MR,
+            _ => 192usize.next_multiple_of(self.mr()),
+        }
+    }
+
+    /// Packs rows of `A`, which start at a multiple of `mr`.
+    pub(super) fn pack_a(self, a: &MatRef, rows: Range<usize>, packed: &mut [f32]) {
+        let packed = &mut packed[..self.packed_a_len(rows.len(), a.cols)];
+        match self {
+            Self::F32(tile) | Self::Rounded(tile) => {
+                pack_a(tile, a, rows.start, rows.len(), 0, a.cols, packed);
+                if let Self::Rounded(_) = self {
+                    bf16::round_all(packed);
+                }
+            }
+            // SAFETY: a method is chosen where its instructions are.
+            #[cfg(target_arch = "x86_64")]
+            _ => unsafe {
+                let line = Register::Line;
+                match self {
+                    Self::Fma => words::pack::<false>(a, rows, [dot::MR, 1], line, packed),
+                    Self::Dot => words::pack::<true>(a, rows, [dot::MR, 1], line, packed),
+                    _ => words::pack::<true>(a, rows, [amx::MR, amx::SIDE], line, packed),
+                }
+            },
+        }
+    }
+
+    /// Packs columns of `B` into panels of `nr · words(k)` words.
+    pub(super) fn pack_b(self, b: &MatRef, cols: Range<usize>, packed: &mut [f32]) {
+        match self {
+            Self::F32(tile) | Self::Rounded(tile) => {
+                pack_b(tile, b, 0, b.rows, cols.start, cols.len(), packed);
+                if let Self::Rounded(_) = self {
+                    bf16::round_all(packed);
+                }
+            }
+            // SAFETY: a method is chosen where its instructions are.
+            #[cfg(target_arch = "x86_64")]
+            _ => unsafe {
+                let (b, panel) = (b.transposed(), [words::NR; 2]);
+                match self {
+                    Self::Fma => words::pack::<false>(&b, cols, panel, Register::Word, packed),
+                    _ => words::pack::<true>(&b, cols, panel, Register::Word, packed),
+                }
+            },
+        }
+    }
+
+    /// Prepares the calling thread for [`Method::multiply`] until the guard is dropped.
+    pub(super) fn begin(self) -> Ready {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Amx = self {
+            return Ready { _tiles: Some(amx::Configured::new()) };
+        }
+        Ready::default()
+    }
+
+    /// Multiplies a packed panel of `A` with a packed panel of `B`.
+    ///
+    /// # Safety
+    /// The panels were packed for this method, with as many rows as `c` has; `c` lies inside a matrix whose
+    /// elements the caller owns; the thread holds what [`Method::begin`] returned.
+    pub(super) unsafe fn multiply(
+        self,
+        k: usize,
+        a: &[f32],
+        b: &[f32],
+        c: Corner,
+        accumulate: bool,
+    ) {
+        let a_len = self.packed_a_len(c.rows, k);
+        assert!(a.len() >= a_len && b.len() >= self.nr() * self.words(k), "gemm: packed panels");
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: the panels are as long as the kernels demand; C as promised by the caller.
+        unsafe {
+            match self {
+                Self::F32(tile) | Self::Rounded(tile) => {
+                    (tile.kernel)(k, Rows { data: a, row: 1, k: c.rows }, b, c, accumulate);
+                }
+                #[cfg(target_arch = "x86_64")]
+                Self::Fma => dot::kernel::<false>(k, a, b, c, accumulate),
+                #[cfg(target_arch = "x86_64")]
+                Self::Dot => dot::kernel::<true>(k.div_ceil(2), a, b, c, accumulate),
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => amx::kernel(self.words(k) / 16, a, b, c, accumulate),
+            }
+        }
+    }
+}
+
+/// What a thread holds while it multiplies; dropped behind the last product.
+#[derive(Default)]
+pub(super) struct Ready {
+    #[cfg(target_arch = "x86_64")]
+    _tiles: Option<amx::Configured>,
+}

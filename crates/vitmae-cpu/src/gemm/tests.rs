@@ -1,0 +1,146 @@
+//! Every method of the machine against f64: its panels, its corners, and whole products.
+
+use super::method::Method;
+use super::*;
+use crate::bf16;
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+fn methods() -> impl Iterator<Item = (Precision, Method)> {
+    PRECISIONS.into_iter().flat_map(|p| Method::all(p).into_iter().map(move |method| (p, method)))
+}
+
+fn draws(count: usize, seed: u32) -> Vec<f32> {
+    let draw = |i: usize| crate::random::philox4x32([seed, 0], [i as u32, 0, 0, 0])[0];
+    (0..count).map(|i| draw(i) as f32 / u32::MAX as f32 - 0.5).collect()
+}
+
+/// `a · b` in f64, of rounded values.
+fn product(precision: Precision, a: MatRef, b: MatRef) -> Vec<f64> {
+    let at = |m: &MatRef, i: usize, j: usize| {
+        let value = m.data[i * m.row_stride + j * m.col_stride];
+        f64::from(if precision == Precision::F32 { value } else { bf16::round(value) })
+    };
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    let mut c = vec![0.0; m * n];
+    for (i, c) in c.chunks_exact_mut(n).enumerate() {
+        for p in 0..k {
+            let a = at(&a, i, p);
+            c.iter_mut().enumerate().for_each(|(j, c)| *c += a * at(&b, p, j));
+        }
+    }
+    c
+}
+
+fn close(found: f32, expected: f64, k: usize) -> bool {
+    (f64::from(found) - expected).abs() < 2e-6 * (1.0 + k as f64).sqrt()
+}
+
+#[test]
+fn every_method_writes_its_corner_and_nothing_else() {
+    for (precision, method) in methods() {
+        let (mr, nr) = (method.mr(), method.nr());
+        for k in [1, 5, 32, 67] {
+            let (a, b) = (draws(mr * k, 1), draws(k * nr, 2));
+            for (rows, cols) in (1..=mr).flat_map(|rows| (1..=nr).map(move |cols| (rows, cols))) {
+                let a = MatRef::row_major(&a[..rows * k], rows, k);
+                let b = MatRef::strided(&b, k, cols, nr, 1);
+                let expected = product(precision, a, b);
+                let mut packed_a = scratch::take(method.packed_a_len(rows, k));
+                let mut packed_b = scratch::take(nr * method.words(k));
+                method.pack_a(&a, 0..rows, &mut packed_a);
+                method.pack_b(&b, 0..cols, &mut packed_b);
+                let stride = nr + 3;
+                for add in [false, true] {
+                    let before = draws(mr * stride + 1, 3);
+                    let mut c = before.clone();
+                    let corner = Corner { data: c.as_mut_ptr(), stride, rows, cols };
+                    let _ready = method.begin();
+                    // SAFETY: the panels were packed for this method, and C has room for the corner.
+                    unsafe { method.multiply(k, &packed_a, &packed_b, corner, add) };
+                    for (index, (&found, &before)) in c.iter().zip(&before).enumerate() {
+                        let (i, j) = (index / stride, index % stride);
+                        let name = || format!("{method:?} {rows}x{cols}x{k} at ({i}, {j})");
+                        if i >= rows || j >= cols {
+                            assert_eq!(found, before, "{}", name());
+                        } else {
+                            let start = if add { before.into() } else { 0.0 };
+                            assert!(close(found, start + expected[i * cols + j], k), "{}", name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A matrix whose rows, columns or neither have neighbouring values.
+fn view(data: &[f32], rows: usize, cols: usize, layout: usize) -> MatRef<'_> {
+    match layout {
+        0 => MatRef::row_major(&data[..rows * cols], rows, cols),
+        1 => MatRef::row_major(&data[..rows * cols], cols, rows).transposed(),
+        _ => MatRef::strided(data, rows, cols, 2 * cols, 2),
+    }
+}
+
+/// Sides that cross panels, groups of panels and k-blocks; views in every layout.
+#[test]
+fn every_method_gives_the_same_bits_at_any_number_of_threads() {
+    let shapes = [(50, 97, 1030), (1, 3100, 33), (419, 33, 64), (67, 70, 2050), (33, 1, 31)];
+    for (m, n, k) in shapes {
+        let (a, b) = (draws(2 * m * k, 4), draws(2 * n * k, 5));
+        for layout in 0..9 {
+            let (a, b) = (view(&a, m, k, layout / 3), view(&b, k, n, layout % 3));
+            for precision in PRECISIONS {
+                let expected = product(precision, a, b);
+                for method in Method::all(precision) {
+                    let run = |threads: usize| {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                        let mut c = vec![f32::NAN; m * n];
+                        let epilogue = Epilogue::default();
+                        pool.unwrap()
+                            .install(|| gemm_by(method, a, b.into(), &mut c, false, epilogue));
+                        c
+                    };
+                    let c = run(1);
+                    let name = format!("{method:?} {m}x{n}x{k}, layout {layout}");
+                    let right = c.iter().zip(&expected).all(|(&c, &e)| close(c, e, k));
+                    assert!(right, "{name}");
+                    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == c), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_come_through() {
+    for (_, method) in methods() {
+        for special in [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, -f32::INFINITY] {
+            let (mut a, b, mut c) = (vec![1.0f32; 3 * 40], vec![1.0f32; 40 * 5], vec![0.0; 15]);
+            a[40 + 33] = special;
+            let (a, b) = (MatRef::row_major(&a, 3, 40), MatRef::row_major(&b, 40, 5));
+            gemm_by(method, a, b.into(), &mut c, false, Epilogue::default());
+            let right = |v: f32| if special.is_nan() { v.is_nan() } else { v == special };
+            assert!(c[..5].iter().chain(&c[10..]).all(|&v| v == 40.0), "{method:?}");
+            assert!(c[5..10].iter().all(|&v| right(v)), "{method:?} {special}");
+        }
+    }
+}
+
+#[test]
+fn a_packed_matrix_gives_the_same_bits() {
+    for (m, n, k) in [(50, 97, 1030), (1, 3100, 33), (67, 1, 5), (3, 5, 0)] {
+        let (a, b) = (draws(m * k, 6), draws(n * k, 7));
+        let a = MatRef::row_major(&a, m, k);
+        for b in [MatRef::row_major(&b, k, n), MatRef::row_major(&b, n, k).transposed()] {
+            for precision in PRECISIONS {
+                let [mut expected, mut found] = [vec![f32::NAN; m * n], vec![f32::NAN; m * n]];
+                gemm(precision, a, b, &mut expected, false, Epilogue::default());
+                let packed = PackedB::new(precision, b);
+                gemm_packed(a, &packed, &mut found, false, Epilogue::default());
+                assert_eq!(found, expected, "{precision:?} {m}x{n}x{k}");
+            }
+        }
+    }
+}
