@@ -70,13 +70,13 @@ impl Gpu {
             self.name,
             self.client.name(),
         );
-        let peak = Peak { gflops, gigabytes };
+        let peak = Peak { gflops, bf16_gflops: gflops, gigabytes };
         Criterion::default().sample_size(10).with_measurement(Rate(peak))
     }
 
     /// The shortest time of some launches, in seconds, after one that compiles.
     fn best(&self, out: &Array, launch: impl Fn()) -> f64 {
-        let mut round = || {
+        let round = || {
             let start = Instant::now();
             launch();
             self.wait(out);

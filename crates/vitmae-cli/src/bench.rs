@@ -7,10 +7,12 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use vitmae_cpu::random::Stream;
 use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_tensor::ops::Precision;
 use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::{AdamWOptions, TrainState};
 
 use crate::exit::Usage;
+use crate::precision::PrecisionArgs;
 use crate::{Global, flops, presets};
 
 /// Learning rate of the training steps, small enough for every size.
@@ -28,9 +30,8 @@ pub struct BenchArgs {
     /// Images at once
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
-    /// Arithmetic of the matrix products
-    #[arg(long, default_value = "f32")]
-    precision: String,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Steps to measure, after one to warm up; the median counts
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -52,17 +53,15 @@ enum Task {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
-    if args.precision != "f32" {
-        let message = format!("`--precision` is `{}`, this build computes in f32", args.precision);
-        return Err(Usage(message).into());
-    }
+    let precision = args.precision.on(device)?;
     if args.batch_size == 0 || args.steps == 0 {
         return Err(Usage("`--batch-size` and `--steps` must be at least 1".to_owned()).into());
     }
     let config = presets::by_name(&args.model)?;
     let batch = args.batch_size;
     let (pixels, masking) = input(&config, args, device)?;
-    let model = VitMaeForPreTraining::new(config.clone(), device, args.seed)?;
+    let mut model = VitMaeForPreTraining::new(config.clone(), device, args.seed)?;
+    model.set_precision(precision);
     let kept = masking.len_keep;
     let (flop, seconds, loss) = match args.task {
         Task::Pretrain => {
@@ -87,7 +86,14 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
     };
     let memory = peak_memory()?;
     // The peak is measured on the CPU alone.
-    let peak = device.is_cpu().then(vitmae_cpu::peak::gflops);
+    let peak = device.is_cpu().then(|| match precision {
+        Precision::F32 => vitmae_cpu::peak::gflops(),
+        Precision::Bf16 => vitmae_cpu::peak::bf16_gflops(),
+    });
+    let name = match precision {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
     let [best, median] = [seconds[0], seconds[seconds.len() / 2]];
     let ms = |seconds: f64| 1e3 * seconds / batch as f64;
     let rate = flop * batch as f64 / median / 1e9;
@@ -96,7 +102,7 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             "model": args.model,
             "task": format!("{:?}", args.task).to_lowercase(),
             "batch_size": batch,
-            "precision": args.precision,
+            "precision": name,
             "device": device.to_string(),
             "threads": rayon::current_num_threads(),
             "steps": args.steps,
@@ -112,7 +118,10 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
         println!("{result}");
         return Ok(0);
     }
-    println!("{} {:?}, batch {batch}, median of {} steps", args.model, args.task, args.steps);
+    println!(
+        "{} {:?} in {name}, batch {batch}, median of {} steps",
+        args.model, args.task, args.steps
+    );
     println!("{:10.2} ms an image (best {:.2})", ms(median), ms(best));
     println!("{:10.2} images a second", batch as f64 / median);
     match peak {

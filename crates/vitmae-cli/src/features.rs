@@ -12,6 +12,7 @@ use vitmae_weights::{Dtype, LoadOptions, TensorToWrite, write_safetensors};
 
 use crate::exit::Usage;
 use crate::output::write_file;
+use crate::precision::PrecisionArgs;
 use crate::{Global, model_folder, npy};
 
 /// Images that go through the encoder at once.
@@ -32,6 +33,8 @@ pub struct FeaturesArgs {
     /// Which vector stands for an image
     #[arg(long, value_enum, default_value_t = Pool::Cls)]
     pool: Pool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 /// How the tokens of an image become its vector.
@@ -53,7 +56,9 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
         return Err(Usage(message).into());
     }
     let folder = model_folder::resolve(&args.model)?;
-    let model = encoder(&folder, device)?;
+    let precision = args.precision.on(device)?;
+    let mut model = encoder(&folder, device)?;
+    model.set_precision(precision);
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let (height, width) = config.image_size;

@@ -19,6 +19,7 @@ mod model_folder;
 mod npy;
 mod output;
 mod pictures;
+mod precision;
 mod presets;
 mod pretrain;
 mod progress;

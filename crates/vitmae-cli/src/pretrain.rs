@@ -14,6 +14,7 @@ use vitmae_trainer::{Datasets, PretrainConfig, Resume, pretrain};
 use vitmae_weights::folder::read_json_text;
 
 use crate::exit::{BadInput, Usage};
+use crate::precision::PrecisionArgs;
 use crate::progress::Progress;
 use crate::{Global, presets, signals};
 
@@ -52,6 +53,8 @@ pub struct PretrainArgs {
     #[arg(long)]
     norm_pix_loss: bool,
 
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Images of one batch
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
@@ -158,7 +161,7 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> 
     let mut progress = Progress::new(global.quiet);
     args.original.report(&progress)?;
     let data = datasets(args)?;
-    let config = settings(args)?;
+    let config = PretrainConfig { precision: args.precision.on(device)?, ..settings(args)? };
     if config.warmup_epochs > config.epochs as f64 {
         progress.line(&format!(
             "warning: the warm-up of {} epochs is longer than the run of {}, which never reaches \

@@ -16,6 +16,7 @@ use vitmae_weights::{LoadOptions, from_pretrained};
 use crate::exit::{BadInput, Usage};
 use crate::output::write_file;
 use crate::pictures::{masked_mse, predicted_pixels};
+use crate::precision::PrecisionArgs;
 use crate::{Global, model_folder};
 
 /// Example: vitmae reconstruct cat.jpg dog.png --model run --out sheet.png
@@ -42,6 +43,8 @@ pub struct ReconstructArgs {
     /// Picture of the mask, the same for all images: white is removed, black is kept
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 /// What the model made of one image.
@@ -59,7 +62,9 @@ pub struct Reconstruction {
 /// Runs the command.
 pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u8> {
     let folder = model_folder::resolve(&args.model)?;
-    let (model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
+    let precision = args.precision.on(device)?;
+    let (mut model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
+    model.set_precision(precision);
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let ratio = args.mask_ratio.unwrap_or(config.mask_ratio);

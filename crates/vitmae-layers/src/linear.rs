@@ -1,6 +1,6 @@
 //! Linear map over the last axis.
 
-use vitmae_tensor::ops::{self, Activation};
+use vitmae_tensor::ops::{self, Activation, Precision};
 use vitmae_tensor::{Tensor, TensorError};
 
 use crate::{MakeParam, Param};
@@ -12,6 +12,8 @@ pub struct Linear {
     pub weight: Param,
     /// `[out]`
     pub bias: Option<Param>,
+    /// Of the product, forward and backward.
+    pub precision: Precision,
 }
 
 /// What [`Linear::backward`] needs from the forward pass.
@@ -21,7 +23,7 @@ pub struct LinearCache {
 }
 
 impl Linear {
-    /// A map whose parameters are `name.weight` of the given shape and `name.bias`, made by `param`.
+    /// A map in f32 whose parameters are `name.weight` of the given shape and `name.bias`, made by `param`.
     ///
     /// # Errors
     /// The first error of `param`.
@@ -33,7 +35,7 @@ impl Linear {
     ) -> Result<Self, E> {
         let value = param(format!("{name}.weight"), weight)?;
         let bias = bias.then(|| param(format!("{name}.bias"), &weight[..1])).transpose()?;
-        Ok(Self { weight: value, bias })
+        Ok(Self { weight: value, bias, precision: Precision::F32 })
     }
 
     /// `[…, in]` → `[…, out]`.
@@ -41,7 +43,7 @@ impl Linear {
     /// # Errors
     /// [`TensorError`] if the width of `x` is not `in`; the same holds for the other forward functions.
     pub fn forward(&self, x: Tensor) -> Result<(Tensor, LinearCache), TensorError> {
-        let y = ops::linear(&x, &self.weight.value, self.bias())?;
+        let y = ops::linear(self.precision, &x, &self.weight.value, self.bias())?;
         Ok((y, LinearCache { x }))
     }
 
@@ -54,7 +56,8 @@ impl Linear {
         x: Tensor,
         f: Activation,
     ) -> Result<(Tensor, Tensor, LinearCache), TensorError> {
-        let (pre, y) = ops::linear_activation(&x, &self.weight.value, self.bias(), f)?;
+        let (pre, y) =
+            ops::linear_activation(self.precision, &x, &self.weight.value, self.bias(), f)?;
         Ok((pre, y, LinearCache { x }))
     }
 
@@ -67,7 +70,8 @@ impl Linear {
         x: Tensor,
         residual: &Tensor,
     ) -> Result<(Tensor, LinearCache), TensorError> {
-        let y = ops::linear_residual(&x, &self.weight.value, self.bias(), residual)?;
+        let y =
+            ops::linear_residual(self.precision, &x, &self.weight.value, self.bias(), residual)?;
         Ok((y, LinearCache { x }))
     }
 
@@ -77,7 +81,7 @@ impl Linear {
     /// [`TensorError`] if `dy` has not the shape of the output.
     pub fn backward(&mut self, cache: LinearCache, dy: &Tensor) -> Result<Tensor, TensorError> {
         self.backward_parameters(cache, dy)?;
-        ops::linear_backward_input(dy, &self.weight.value)
+        ops::linear_backward_input(self.precision, dy, &self.weight.value)
     }
 
     /// As [`backward`](Self::backward) where nobody needs `dx`, as for the first layer of a model.
@@ -90,7 +94,7 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<(), TensorError> {
         let Param { value, grad, .. } = &mut self.weight;
-        ops::linear_backward_weight(dy, &cache.x, value.shape(), grad)?;
+        ops::linear_backward_weight(self.precision, dy, &cache.x, value.shape(), grad)?;
         match &mut self.bias {
             Some(bias) => ops::linear_backward_bias(dy, &mut bias.grad),
             None => Ok(()),

@@ -174,6 +174,14 @@ impl Transformer {
         blocks.chain(self.norm.iter_mut().flat_map(LayerNorm::parameters_mut)).collect()
     }
 
+    /// Every linear layer.
+    pub fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.blocks.iter_mut().flat_map(|block| {
+            let Attention { qkv, projection, .. } = &mut block.attention;
+            [qkv, projection, &mut block.mlp.fc1, &mut block.mlp.fc2]
+        })
+    }
+
     fn block_name(&self, index: usize) -> String {
         format!("{}.blocks.{index}", self.name)
     }

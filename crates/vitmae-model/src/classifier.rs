@@ -1,7 +1,8 @@
 //! The encoder with a linear classifier on top.
 
 use vitmae_layers::{LayerNorm, LayerNormCache, Linear, LinearCache, Param};
-use vitmae_tensor::{Device, Indices, Tensor, ops};
+use vitmae_tensor::ops::{self, Precision};
+use vitmae_tensor::{Device, Indices, Tensor};
 
 use crate::encoder::{Values, maker};
 use crate::{ForwardOptions, Masking, ModelError, TrainOptions, VitMaeConfig, VitMaeModel, init};
@@ -187,6 +188,12 @@ impl VitForImageClassification {
     ) -> Result<Masking, ModelError> {
         let images = self.vit.images(pixels, options.interpolate_pos_encoding)?;
         Ok(Masking::none(images.batch, images.grid.0 * images.grid.1))
+    }
+
+    /// As [`VitMaeModel::set_precision`](crate::VitMaeModel::set_precision).
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.vit.set_precision(precision);
+        self.classifier.precision = precision;
     }
 
     /// Every parameter: encoder, `fc_norm` if there is one, classifier.

@@ -1,7 +1,8 @@
 //! The decoder: from the kept tokens to a prediction of every patch.
 
 use vitmae_layers::{Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache};
-use vitmae_tensor::{Device, Indices, Tensor, TensorError, ops};
+use vitmae_tensor::ops::{self, Precision};
+use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
 use crate::encoder::activation;
 use crate::position::Resampling;
@@ -144,6 +145,13 @@ impl VitMaeDecoder {
 
     fn device(&self) -> &Device {
         self.mask_token.value.device()
+    }
+
+    /// As [`VitMaeModel::set_precision`](crate::VitMaeModel::set_precision).
+    pub fn set_precision(&mut self, precision: Precision) {
+        let inside = self.transformer.linears_mut();
+        let all = [&mut self.embed, &mut self.prediction].into_iter().chain(inside);
+        all.for_each(|linear| linear.precision = precision);
     }
 
     /// Every parameter: embed, mask token, positions, blocks, norm, prediction.

@@ -3,7 +3,7 @@
 use vitmae_layers::{
     BlockDropout, Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache,
 };
-use vitmae_tensor::ops::{self, Activation};
+use vitmae_tensor::ops::{self, Activation, Precision};
 use vitmae_tensor::{Device, Indices, Tensor};
 
 use crate::position::Resampling;
@@ -243,6 +243,13 @@ impl VitMaeModel {
             }
         }
         Ok(Images { batch, grid: (height / patch.0, width / patch.1) })
+    }
+
+    /// Computes every matrix product of a linear layer in `precision` from now on; parameters stay f32, and
+    /// so do attention, norms and activations.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.patch_embedding.precision = precision;
+        self.transformer.linears_mut().for_each(|linear| linear.precision = precision);
     }
 
     /// The device of its parameters.

@@ -1,7 +1,7 @@
 //! The masked autoencoder: encoder, decoder, loss, and the way back.
 
 use vitmae_layers::Param;
-use vitmae_tensor::ops::{self, Target};
+use vitmae_tensor::ops::{self, Precision, Target};
 use vitmae_tensor::{Device, Tensor};
 
 use crate::encoder::{Images, Values, maker};
@@ -176,6 +176,12 @@ impl VitMaeForPreTraining {
     /// The device of its parameters.
     pub fn device(&self) -> &Device {
         self.vit.device()
+    }
+
+    /// As [`VitMaeModel::set_precision`](crate::VitMaeModel::set_precision).
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.vit.set_precision(precision);
+        self.decoder.set_precision(precision);
     }
 
     /// Every parameter, the encoder's first.

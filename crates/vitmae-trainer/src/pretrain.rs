@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         let output = &config.output_dir;
         let identity = config.identity(data.train.as_ref());
         let resume = find_checkpoint(config, on_event)?;
-        let (state, mut progress) = match &resume {
+        let (mut state, mut progress) = match &resume {
             Some(folder) => restore(folder, device, config.adamw)?,
             None => {
                 let state = TrainState::new(first_model(config, device)?, config.adamw)?;
@@ -144,6 +144,7 @@ impl<'a> Run<'a> {
                 (state, Progress { run, step: 0, epoch_loss, epoch_updates, identity })
             }
         };
+        state.model.set_precision(config.precision);
         if let Some(folder) = &resume {
             let differences = config::differences(&progress.identity, &identity);
             if !differences.is_empty() && !config.override_settings {

@@ -1,6 +1,7 @@
 //! Linear map over the last axis, with what is fused into it.
 
-use vitmae_cpu::gemm::{Epilogue, Precision};
+use vitmae_cpu::gemm::Epilogue;
+pub use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::linear as gpu;
@@ -11,20 +12,27 @@ use crate::tensor::into_slot;
 use crate::tensor::slot_array;
 use crate::{Tensor, TensorError};
 
-/// `y = x · weightᵀ + bias`.
+/// `y = x · weightᵀ + bias`. In bf16 both factors are rounded on the way into the product, and sums are f32.
 ///
 /// # Shapes
 /// `x: […, in]`, `weight: [out, in]` (or a convolution's `[out, C, PH, PW]` with `in = C·PH·PW`),
 /// `bias: [out]` → `[…, out]`
 ///
 /// # Errors
-/// [`TensorError::Shape`] if a shape does not fit.
+/// [`TensorError::Shape`] if a shape does not fit, [`TensorError::Precision`] for bf16 on a GPU.
 ///
 /// Source: `torch.nn.functional.linear`.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
-    let (shape, out) = check("linear", x, weight, bias)?;
+pub fn linear(
+    precision: Precision,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "linear";
+    let (shape, out) = check(OP, x, weight, bias)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
+        f32_only(OP, precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, ..gpu::Epilogue::default() };
@@ -33,7 +41,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     }
     Tensor::written(x.device(), &out, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
-        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })
 }
 
@@ -42,15 +50,18 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// # Errors
 /// As [`linear`].
 pub fn linear_activation(
+    precision: Precision,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     f: Activation,
 ) -> Result<(Tensor, Tensor), TensorError> {
-    let (shape, out) = check("linear_activation", x, weight, bias)?;
+    const OP: &str = "linear_activation";
+    let (shape, out) = check(OP, x, weight, bias)?;
     let mut pre = Tensor::empty(x.device(), &out)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
+        f32_only(OP, precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let activation = Some((super::activation::of_kernels(f), pre.array()));
         let bias = bias.map(Tensor::array);
@@ -62,7 +73,7 @@ pub fn linear_activation(
         let activation = Some((f, pre.make_mut()));
         let bias = bias.map(Tensor::as_slice);
         let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
-        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })?;
     Ok((pre, y))
 }
@@ -72,16 +83,19 @@ pub fn linear_activation(
 /// # Errors
 /// As [`linear`]; `residual` has the shape of `y`.
 pub fn linear_residual(
+    precision: Precision,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     residual: &Tensor,
 ) -> Result<Tensor, TensorError> {
-    let (shape, out) = check("linear_residual", x, weight, bias)?;
-    residual.expect("linear_residual", "residual", &out)?;
-    Tensor::expect_together("linear_residual", &[x, residual])?;
+    const OP: &str = "linear_residual";
+    let (shape, out) = check(OP, x, weight, bias)?;
+    residual.expect(OP, "residual", &out)?;
+    Tensor::expect_together(OP, &[x, residual])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
+        f32_only(OP, precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let (bias, residual) = (bias.map(Tensor::array), Some(residual.array()));
         let epilogue = gpu::Epilogue { bias, residual, activation: None };
@@ -91,15 +105,19 @@ pub fn linear_residual(
     Tensor::written(x.device(), &out, |y| {
         let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
         let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
-        cpu::forward(Precision::F32, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
     })
 }
 
 /// `dx = dy · weight`, `[…, in]` for `dy: […, out]`.
 ///
 /// # Errors
-/// [`TensorError::Shape`] if a shape does not fit.
-pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor, TensorError> {
+/// As [`linear`].
+pub fn linear_backward_input(
+    precision: Precision,
+    dy: &Tensor,
+    weight: &Tensor,
+) -> Result<Tensor, TensorError> {
     const OP: &str = "linear_backward_input";
     let (outputs, inputs) = sides(OP, weight)?;
     let (rows, width) = dy.rows(OP, "dy")?;
@@ -114,21 +132,23 @@ pub fn linear_backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor, Ten
     Tensor::expect_together(OP, &[dy, weight])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
+        f32_only(OP, precision, dy)?;
         let dx = Tensor::empty(dy.device(), &shape)?;
         let sizes = of_kernels(sizes);
         gpu::backward_input(client, dy.array(), weight.array(), sizes, dx.array());
         return Ok(dx);
     }
     Tensor::written(dy.device(), &shape, |dx| {
-        cpu::backward_input(Precision::F32, dy.as_slice(), weight.as_slice(), sizes, dx);
+        cpu::backward_input(precision, dy.as_slice(), weight.as_slice(), sizes, dx);
     })
 }
 
 /// Adds `dyᵀ · x` to the slot of the weight's gradient, which gets the shape `weight`.
 ///
 /// # Errors
-/// [`TensorError::Shape`] if a shape does not fit.
+/// As [`linear`].
 pub fn linear_backward_weight(
+    precision: Precision,
     dy: &Tensor,
     x: &Tensor,
     weight: &[usize],
@@ -149,12 +169,13 @@ pub fn linear_backward_weight(
     Tensor::expect_together(OP, &[dy, x])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
+        f32_only(OP, precision, dy)?;
         let (dweight, add) = slot_array(slot, dy.device(), weight)?;
         gpu::backward_weight(client, dy.array(), x.array(), of_kernels(shape), &dweight, add);
         return Ok(());
     }
     into_slot(slot, dy.device(), weight, |dweight, add| {
-        cpu::backward_weight(Precision::F32, dy.as_slice(), x.as_slice(), shape, dweight, add);
+        cpu::backward_weight(precision, dy.as_slice(), x.as_slice(), shape, dweight, add);
     })
 }
 
@@ -213,6 +234,15 @@ fn sides(op: &'static str, weight: &Tensor) -> Result<(usize, usize), TensorErro
 fn replace_last(shape: &mut [usize], side: usize) {
     if let Some(last) = shape.last_mut() {
         *last = side;
+    }
+}
+
+/// Activations on a GPU are f32, and so are its products of them.
+#[cfg(feature = "gpu")]
+fn f32_only(op: &'static str, precision: Precision, x: &Tensor) -> Result<(), TensorError> {
+    match precision {
+        Precision::F32 => Ok(()),
+        Precision::Bf16 => Err(TensorError::Precision { op, device: x.device().to_string() }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use vitmae_image::{Filter, PerChannel, RandomResizedCrop, Size, VitImageProcessor};
 use vitmae_model::VitMaeConfig;
+use vitmae_tensor::ops::Precision;
 
 use crate::data::{Augmentation, BatchPlan, Dataset, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
@@ -42,6 +43,8 @@ pub struct PretrainConfig {
     pub crop_scale: (f64, f64),
     /// Whether half of the crops are mirrored.
     pub flip: bool,
+    /// Of the matrix products; everything else is f32.
+    pub precision: Precision,
     /// Images of one batch.
     pub batch_size: usize,
     /// Batches of one update.
@@ -113,6 +116,7 @@ impl PretrainConfig {
             processor,
             crop_scale: (0.2, 1.0),
             flip: true,
+            precision: Precision::F32,
             batch_size: 64,
             accumulation: 1,
             epochs: 400,
@@ -221,6 +225,7 @@ impl PretrainConfig {
             "processor": parsed(&self.processor.to_json()),
             "crop_scale": [self.crop_scale.0, self.crop_scale.1],
             "flip": self.flip,
+            "precision": format!("{:?}", self.precision).to_lowercase(),
             "batch_size": self.batch_size,
             "accum_iter": self.accumulation,
             "epochs": self.epochs,

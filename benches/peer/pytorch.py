@@ -1,10 +1,10 @@
-"""Times one pre-training step of transformers' ViTMAE on the CPU: forward, backward, AdamW, in f32.
+"""Times transformers' ViTMAE on the CPU: a pre-training step (forward, backward, AdamW), or a forward pass.
 
-    python pytorch_step.py [--batch-size 32] [--steps 5] [--threads 2] [--attention best]
+    python pytorch.py [--task pretrain] [--precision f32] [--compile] [--batch-size 32] [--steps 5] [--threads 2]
 
-The peer of `vitmae bench --task pretrain`: same model, same batch, same work. Packages:
-tests/generate/requirements-parity.txt. Prints one JSON object; `ms_per_image` is the median step divided by
-the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster;
+The peer of `vitmae bench`, with the same model, batch and work; `cargo xtask bench peers` runs both in turn.
+Packages: benches/peer/requirements.txt. bf16 is `torch.autocast`. Prints one JSON object; `ms_per_image` is the
+median step divided by the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster;
 `peak_memory_bytes` is that of the process, so name both choices where memory is compared.
 """
 
@@ -34,11 +34,14 @@ OPTIMIZERS = ["fused", "foreach", "loop"]
 class Step:
     """A model with its optimizer and one batch of random pixels."""
 
-    def __init__(self, model, batch_size, attention, optimizer):
+    def __init__(self, args, attention, optimizer):
+        model, batch_size = args.model, args.batch_size
+        self.task, self.bf16 = args.task, args.precision == "bf16"
         torch.manual_seed(0)
         self.attention, self.optimizer_name = attention, optimizer
         self.model = ViTMAEForPreTraining._from_config(ViTMAEConfig(**MODELS[model]), attn_implementation=attention)
-        self.model.train()
+        self.model.train(args.task == "pretrain")
+        self.forward = torch.compile(self.model) if args.compile else self.model
         side = self.model.config.image_size
         self.pixels = torch.randn(batch_size, 3, side, side)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -53,10 +56,13 @@ class Step:
     def __call__(self):
         """Runs one step; returns its seconds and its loss."""
         start = time.perf_counter()
-        loss = self.model(self.pixels).loss
-        loss.backward()
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        train = self.task == "pretrain"
+        with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.forward(self.pixels).loss
+        if train:
+            loss.backward()
+            self.adamw.step()
+            self.adamw.zero_grad(set_to_none=True)
         return time.perf_counter() - start, loss.item()
 
 
@@ -64,7 +70,7 @@ def choose(args, attentions, optimizers):
     """The fastest pair by one timed step after one untimed, one choice at a time."""
 
     def seconds(attention, optimizer):
-        step = Step(args.model, args.batch_size, attention, optimizer)
+        step = Step(args, attention, optimizer)
         step()
         return step()[0]
 
@@ -79,6 +85,9 @@ def choose(args, attentions, optimizers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="base")
+    parser.add_argument("--task", choices=["pretrain", "forward"], default="pretrain")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
@@ -93,7 +102,7 @@ def main():
         ATTENTION if args.attention == "best" else [args.attention],
         OPTIMIZERS if args.optimizer == "best" else [args.optimizer],
     )
-    step = Step(args.model, args.batch_size, attention, optimizer)
+    step = Step(args, attention, optimizer)
     for _ in range(args.warmup):
         step()
     times, losses = zip(*(step() for _ in range(args.steps)))
@@ -101,7 +110,8 @@ def main():
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps({
-        "model": args.model, "task": "pretrain", "precision": "f32", "batch_size": args.batch_size,
+        "model": args.model, "task": args.task, "precision": args.precision, "compile": args.compile,
+        "batch_size": args.batch_size,
         "threads": args.threads, "steps": args.steps, "attention": attention, "optimizer": optimizer,
         "ms_per_image": 1e3 * median / args.batch_size,
         "ms_per_image_best": 1e3 * min(times) / args.batch_size,

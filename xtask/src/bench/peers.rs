@@ -1,0 +1,230 @@
+//! `cargo xtask bench peers`: `vitmae bench` and PyTorch in turn, on the same task.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::command::Line;
+use crate::usage::Usage;
+use crate::workspace;
+
+/// A task, its numerics and batch.
+struct Row {
+    task: &'static str,
+    precision: &'static str,
+    batch: usize,
+    peers: &'static [Peer],
+}
+
+/// How PyTorch runs it.
+struct Peer {
+    precision: &'static str,
+    compile: bool,
+}
+
+const F32: Peer = Peer { precision: "f32", compile: false };
+const F32_COMPILED: Peer = Peer { precision: "f32", compile: true };
+const BF16: Peer = Peer { precision: "bf16", compile: false };
+const BF16_COMPILED: Peer = Peer { precision: "bf16", compile: true };
+
+const ROWS: [Row; 6] = [
+    Row { task: "pretrain", precision: "f32", batch: 32, peers: &[F32, F32_COMPILED] },
+    Row { task: "pretrain", precision: "f32", batch: 1, peers: &[F32] },
+    Row { task: "pretrain", precision: "bf16", batch: 32, peers: &[BF16, BF16_COMPILED, F32] },
+    Row { task: "pretrain", precision: "bf16", batch: 1, peers: &[BF16] },
+    Row { task: "forward", precision: "f32", batch: 8, peers: &[F32, F32_COMPILED] },
+    Row { task: "forward", precision: "bf16", batch: 8, peers: &[BF16, BF16_COMPILED] },
+];
+
+/// What the command line asks for.
+struct Options {
+    pairs: usize,
+    steps: usize,
+    only: String,
+    python: Option<PathBuf>,
+}
+
+/// One run of one side.
+struct Run {
+    ms: f64,
+    bytes: f64,
+    share: Option<f64>,
+}
+
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let options = options(arguments)?;
+    let python = match &options.python {
+        Some(python) => python.clone(),
+        None => environment()?,
+    };
+    Line::cargo("build --release --package vitmae-cli").run()?;
+    for row in ROWS.iter().filter(|row| row.name().contains(&options.only)) {
+        row.compare(&options, &python)?;
+    }
+    Ok(())
+}
+
+impl Row {
+    fn name(&self) -> String {
+        format!("{} {} batch {}", self.task, self.precision, self.batch)
+    }
+
+    /// Runs all pairs and prints a line for each peer.
+    fn compare(&self, options: &Options, python: &Path) -> anyhow::Result<()> {
+        let mut ours = Vec::new();
+        let mut theirs: Vec<Vec<Run>> = self.peers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..options.pairs {
+            ours.push(self.product(options)?);
+            for (peer, runs) in self.peers.iter().zip(&mut theirs) {
+                runs.push(self.peer(peer, options, python)?);
+            }
+        }
+        let ms = |runs: &[Run]| spread(runs.iter().map(|run| run.ms));
+        let share = ours.iter().filter_map(|run| run.share);
+        let share = if share.clone().count() > 0 { spread(share)[0] } else { f64::NAN };
+        println!(
+            "{}: {} ms an image, {:.0} % of peak",
+            self.name(),
+            shown(ms(&ours)),
+            100.0 * share
+        );
+        for (peer, runs) in self.peers.iter().zip(&theirs) {
+            let pairs = || ours.iter().zip(runs);
+            let ratio = spread(pairs().map(|(our, their)| their.ms / our.ms));
+            let memory = spread(pairs().map(|(our, their)| our.bytes / their.bytes))[0];
+            let compiled = if peer.compile { " compiled" } else { "" };
+            println!(
+                "  PyTorch {}{compiled}: {} ms, ratio {}, memory {memory:.2}",
+                peer.precision,
+                shown(ms(runs)),
+                shown(ratio)
+            );
+        }
+        Ok(())
+    }
+
+    fn product(&self, options: &Options) -> anyhow::Result<Run> {
+        let steps = if self.batch == 1 { 4 * options.steps } else { options.steps };
+        let line = Line::new("target/release/vitmae", "bench --json --device cpu --task")
+            .argument(self.task)
+            .argument(format!("--precision={}", self.precision))
+            .argument(format!("--batch-size={}", self.batch))
+            .argument(format!("--steps={steps}"));
+        result(&line)
+    }
+
+    fn peer(&self, peer: &Peer, options: &Options, python: &Path) -> anyhow::Result<Run> {
+        let steps = if self.batch == 1 { 4 * options.steps } else { options.steps };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut line = Line::new(python.display().to_string(), "benches/peer/pytorch.py --task")
+            .argument(self.task)
+            .argument(format!("--precision={}", peer.precision))
+            .argument(format!("--batch-size={}", self.batch))
+            .argument(format!("--steps={steps}"))
+            .argument(format!("--threads={threads}"))
+            .argument("--optimizer=fused");
+        if peer.compile {
+            line = line.argument("--compile").argument("--attention=sdpa");
+        }
+        result(&line)
+    }
+}
+
+/// Runs a side and reads the JSON object that it prints last.
+fn result(line: &Line) -> anyhow::Result<Run> {
+    let failed = || format!("`{}` failed", line.shown());
+    let output = line.command().output().with_context(failed)?;
+    if !output.status.success() {
+        bail!("{}\n{}", failed(), String::from_utf8_lossy(&output.stderr));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
+        .with_context(|| format!("`{}` printed no JSON object", line.shown()))?;
+    let number = |key: &str| value[key].as_f64();
+    let share = number("gflops").zip(number("peak_gflops")).map(|(rate, peak)| rate / peak);
+    match number("ms_per_image").zip(number("peak_memory_bytes")) {
+        Some((ms, bytes)) => Ok(Run { ms, bytes, share }),
+        None => bail!("`{}` printed no `ms_per_image`", line.shown()),
+    }
+}
+
+/// Median, smallest and largest.
+fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    [at(values.len() / 2), at(0), at(values.len().saturating_sub(1))]
+}
+
+fn shown([median, least, most]: [f64; 3]) -> String {
+    format!("{median:.2} ({least:.2} to {most:.2})")
+}
+
+/// The Python of a virtual environment with the packages, made if there is none.
+fn environment() -> anyhow::Result<PathBuf> {
+    let folder = workspace::root().join("target/peers");
+    let python = folder.join("bin/python");
+    if !python.exists() {
+        Line::new("python3", "-m venv").argument(folder.display().to_string()).run()?;
+    }
+    Line::new(
+        python.display().to_string(),
+        "-m pip install --quiet -r benches/peer/requirements.txt",
+    )
+    .run()?;
+    Ok(python)
+}
+
+fn options(arguments: &[String]) -> anyhow::Result<Options> {
+    let mut options = Options { pairs: 5, steps: 3, only: String::new(), python: None };
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(|| Usage(format!("`{name}` needs a value")))?;
+        let number = || {
+            let number = value.parse::<usize>().ok().filter(|&number| number > 0);
+            number
+                .ok_or_else(|| Usage(format!("`{name}` is `{value}`, expected a number from 1 up")))
+        };
+        match name.as_str() {
+            "--pairs" => options.pairs = number()?,
+            "--steps" => options.steps = number()?,
+            "--only" => options.only = value.clone(),
+            "--python" => options.python = Some(std::path::absolute(value)?),
+            _ => return Err(Usage(format!("`{name}` is unknown\n\n{}", super::HELP)).into()),
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_median_least_and_most() {
+        assert_eq!(spread([3.0, 1.0, 2.0].into_iter()), [2.0, 1.0, 3.0]);
+        assert!(spread(std::iter::empty())[0].is_nan());
+    }
+
+    #[test]
+    fn a_result_is_the_last_line() {
+        let print = |text: &str| result(&Line::new("printf", "%s").argument(text));
+        let run = print("note\n{\"ms_per_image\": 2.5, \"peak_memory_bytes\": 8}").unwrap();
+        assert_eq!((run.ms, run.bytes, run.share), (2.5, 8.0, None));
+        assert!(print("{}").is_err() && print("note").is_err());
+        assert!(result(&Line::new("false", "")).is_err());
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let parse = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            options(&words).map(|options| (options.pairs, options.steps, options.only))
+        };
+        assert_eq!(parse("--pairs 7 --only bf16").unwrap(), (7, 3, "bf16".to_owned()));
+        assert!(
+            parse("--pairs 0").is_err() && parse("--pairs").is_err() && parse("--x 1").is_err()
+        );
+    }
+}
