@@ -45,8 +45,6 @@ use std::ops::Range;
 
 /// Words of the longest k-block: a panel of `B` stays in the first-level cache beside a panel of `A`.
 const K_BLOCK: usize = 256;
-/// Words of `B` that a task packs, about: they stay in the second-level cache, unless one panel is larger.
-const GROUP_WORDS: usize = 160 * 1024;
 /// Tasks a thread, if there are columns enough.
 const TASKS: usize = 2;
 /// Words of `A` packed at a time, about, and the fewest rows: `B` is packed again for the next ones.
@@ -303,7 +301,8 @@ impl Grid {
         let threads = rayon::current_num_threads();
         let (mr, nr) = (method.mr(), method.nr());
         let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
-        let largest = (GROUP_WORDS / (nr * method.words(k)).max(1)).clamp(1, col_panels);
+        let words = method.words(k).max(1);
+        let largest = (method.group_words(rows * words) / (nr * words)).clamp(1, col_panels);
         let wanted = if threads == 1 { 1 } else { TASKS * threads };
         // A multiple of the thread count, so that equal tasks finish together.
         let groups = col_panels.div_ceil(largest).max(wanted).next_multiple_of(threads);

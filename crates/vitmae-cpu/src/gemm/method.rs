@@ -115,6 +115,19 @@ impl Method {
         rows * self.words(k)
     }
 
+    /// Words of `B` that a task may pack, where `A` has so many: they stay in the second-level cache.
+    ///
+    /// Every group of columns reads `A` again, so groups grow with `A`, except for the matrix unit, which would
+    /// wait for the third-level cache.
+    pub(super) fn group_words(self, words_of_a: usize) -> usize {
+        let (least, most) = (160 * 1024, 512 * 1024);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => least,
+            _ => words_of_a.clamp(least, most),
+        }
+    }
+
     /// Rows that are multiplied with one panel of `B` after the other.
     ///
     /// The matrix unit goes through `B` panel by panel for two panels of `A`, which keeps its part of `C` in the
