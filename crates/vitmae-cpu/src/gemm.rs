@@ -304,12 +304,13 @@ impl Grid {
         let words = method.words(k).max(1);
         let largest = (method.group_words(rows * words) / (nr * words)).clamp(1, col_panels);
         let wanted = if threads == 1 { 1 } else { TASKS * threads };
+        // Each group of columns reads `A`, and each part of rows packs `B`: parts of rows have to be high.
+        let high = rows >= TASKS * MIN_ROWS;
+        let groups = col_panels.div_ceil(largest).max(if high { threads } else { wanted });
         // A multiple of the thread count, so that equal tasks finish together.
-        let groups = col_panels.div_ceil(largest).max(wanted).next_multiple_of(threads);
-        let groups = groups.min(col_panels);
-        // Rows are cut only if there are too few columns, since each part packs `B` for itself.
-        let row_parts = (2 * threads).div_ceil(groups).min(row_panels);
-        let row_parts = if groups >= threads { 1 } else { row_parts };
+        let groups = groups.next_multiple_of(threads).min(col_panels);
+        let enough = high || groups < threads;
+        let row_parts = if enough { wanted.div_ceil(groups).min(row_panels) } else { 1 };
         Self { rows: [rows, row_panels, row_parts], mr, cols: [cols, col_panels, groups], nr }
     }
 
