@@ -117,6 +117,7 @@ pub fn forward(
             shape.batch as u32,
             shape.tokens as u32,
             shape.heads as u32,
+            tiles.fours() as u32,
             shape.scale(),
             Noise::arg(dropout),
             tiles,
@@ -137,13 +138,14 @@ fn forward_kernel<F: Float, N: Size>(
     batch: u32,
     tokens: u32,
     heads: u32,
+    fours: u32,
     scale: f32,
     noise: Noise,
     #[comptime] tiles: Tiles,
     #[comptime] dropout: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tokens = tokens as usize;
+    let (tokens, fours) = (tokens as usize, fours as usize);
     let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
@@ -180,7 +182,7 @@ fn forward_kernel<F: Float, N: Size>(
         let (keys, stride) = (head.packed(1usize), head.packed_stride());
         load_columns::<F, N>(qkv, keys, stride, first, tokens, &mut columns, tiles);
         sync_cube();
-        products(&queries, &columns, &mut scores, tiles);
+        products(&queries, &columns, &mut scores, fours, tiles);
 
         // The largest score so far, for every lane of the row.
         let key = first + 4 * lane;

@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Attended, Dropout};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{Linear, LinearCache, Param};
+use crate::{Linear, Param};
 
 /// `y = residual + projection(attention(qkv(x)))`.
 #[derive(Clone, Debug)]
@@ -16,13 +16,11 @@ pub struct Attention {
     pub heads: usize,
 }
 
-/// What [`Attention::backward`] needs from the forward pass.
+/// What [`Attention::backward`] needs from the forward pass beside the input.
 #[derive(Clone, Debug)]
 pub struct AttentionCache {
-    qkv_input: LinearCache,
     qkv: Tensor, // [B, N, 3·D]
     attended: Attended,
-    projection: LinearCache,
     heads: usize,
     probabilities_dropout: Option<Dropout>,
     output_dropout: Option<Dropout>,
@@ -36,50 +34,49 @@ impl Attention {
     /// [`TensorError`] if a shape does not fit.
     pub fn forward(
         &self,
-        x: Tensor,
+        x: &Tensor,
         residual: &Tensor,
         probabilities_dropout: Option<Dropout>,
         output_dropout: Option<Dropout>,
     ) -> Result<(Tensor, AttentionCache), TensorError> {
-        let (qkv, qkv_input) = self.qkv.forward(x)?; // [B, N, 3·D]
+        let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
         let attended = ops::attention(&qkv, self.heads, probabilities_dropout.as_ref())?;
-        let mixed = attended.out.clone(); // [B, N, D]
-        let (y, projection) = match &output_dropout {
+        let mixed = &attended.out; // [B, N, D]
+        let y = match &output_dropout {
             None => self.projection.forward_residual(mixed, residual)?,
             Some(dropout) => {
-                let (projected, cache) = self.projection.forward(mixed)?;
-                (ops::dropout(&projected, Some(residual), dropout)?, cache)
+                ops::dropout(&self.projection.forward(mixed)?, Some(residual), dropout)?
             }
         };
         let heads = self.heads;
-        let cache = AttentionCache {
-            qkv_input,
-            qkv,
-            attended,
-            projection,
-            heads,
-            probabilities_dropout,
-            output_dropout,
-        };
+        let cache = AttentionCache { qkv, attended, heads, probabilities_dropout, output_dropout };
         Ok((y, cache))
     }
 
-    /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients.
+    /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients; `x` is that of
+    /// the forward pass.
     ///
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
-    pub fn backward(&mut self, cache: AttentionCache, dy: &Tensor) -> Result<Tensor, TensorError> {
+    pub fn backward(
+        &mut self,
+        cache: AttentionCache,
+        x: &Tensor,
+        dy: &Tensor,
+    ) -> Result<Tensor, TensorError> {
+        let mixed = &cache.attended.out;
         let dmixed = match &cache.output_dropout {
-            None => self.projection.backward(cache.projection, dy)?,
+            None => self.projection.backward(mixed, dy)?,
             Some(dropout) => {
                 let dprojected = ops::dropout_backward(dy, dropout)?;
-                self.projection.backward(cache.projection, &dprojected)?
+                self.projection.backward(mixed, &dprojected)?
             }
         };
         let dropout = cache.probabilities_dropout.as_ref();
         let dqkv =
             ops::attention_backward(&dmixed, &cache.qkv, &cache.attended, self.heads, dropout)?;
-        self.qkv.backward(cache.qkv_input, &dqkv)
+        drop((dmixed, cache));
+        self.qkv.backward(x, &dqkv)
     }
 
     /// Parameters of `qkv`, then of `projection`.

@@ -43,7 +43,8 @@ impl BlockDropout {
     }
 }
 
-/// What [`Block::backward`] needs from the forward pass.
+/// What [`Block::backward`] needs from the forward pass: of each token the inputs of both norms, q|k|v, the
+/// attention's output and the argument of the activation, 10·D values where the perceptron is 4·D wide.
 #[derive(Clone, Debug)]
 pub struct BlockCache {
     norm1: LayerNormCache,
@@ -64,10 +65,10 @@ impl Block {
     ) -> Result<(Tensor, BlockCache), TensorError> {
         let (normed, norm1) = self.norm1.forward(x.clone())?;
         let BlockDropout { probabilities, projection, mlp } = *dropout;
-        let (a, attention) = self.attention.forward(normed, &x, probabilities, projection)?;
-        drop(x);
+        let (a, attention) = self.attention.forward(&normed, &x, probabilities, projection)?;
+        drop((x, normed));
         let (normed, norm2) = self.norm2.forward(a.clone())?;
-        let (y, mlp) = self.mlp.forward(normed, &a, mlp)?;
+        let (y, mlp) = self.mlp.forward(&normed, &a, mlp)?;
         Ok((y, BlockCache { norm1, attention, norm2, mlp }))
     }
 
@@ -76,10 +77,13 @@ impl Block {
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
     pub fn backward(&mut self, cache: BlockCache, dy: Tensor) -> Result<Tensor, TensorError> {
-        let dnormed = self.mlp.backward(cache.mlp, &dy)?;
+        let normed = self.norm2.again(&cache.norm2)?;
+        let dnormed = self.mlp.backward(cache.mlp, &normed, &dy)?;
         let da = self.norm2.backward(cache.norm2, &dnormed, Some(&dy))?;
-        drop((dnormed, dy));
-        let dnormed = self.attention.backward(cache.attention, &da)?;
+        drop((normed, dnormed, dy));
+        let normed = self.norm1.again(&cache.norm1)?;
+        let dnormed = self.attention.backward(cache.attention, &normed, &da)?;
+        drop(normed);
         self.norm1.backward(cache.norm1, &dnormed, Some(&da))
     }
 

@@ -49,6 +49,14 @@ impl LayerNorm {
         Ok((y, LayerNormCache { x, mean, rstd }))
     }
 
+    /// The output once more, for a backward pass that did not keep it: the same bits.
+    ///
+    /// # Errors
+    /// None but those of [`forward`](Self::forward).
+    pub fn again(&self, cache: &LayerNormCache) -> Result<Tensor, TensorError> {
+        Ok(ops::layer_norm(&cache.x, &self.weight.value, &self.bias.value, self.eps)?.y)
+    }
+
     /// Returns `dx`, with the gradient `residual` that goes around the norm added, and adds to the
     /// gradients of weight and bias.
     ///

@@ -18,7 +18,7 @@ mod transformer;
 pub use attention::{Attention, AttentionCache};
 pub use block::{Block, BlockCache, BlockDropout};
 pub use layer_norm::{LayerNorm, LayerNormCache};
-pub use linear::{Linear, LinearCache};
+pub use linear::Linear;
 pub use mlp::{Mlp, MlpCache};
 pub use param::{MakeParam, Param};
 pub use transformer::{Sizes, Trace, Transformer, TransformerCache};

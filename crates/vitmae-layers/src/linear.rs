@@ -16,12 +16,6 @@ pub struct Linear {
     pub precision: Precision,
 }
 
-/// What [`Linear::backward`] needs from the forward pass.
-#[derive(Clone, Debug)]
-pub struct LinearCache {
-    x: Tensor, // [N, in]
-}
-
 impl Linear {
     /// A map in f32 whose parameters are `name.weight` of the given shape and `name.bias`, made by `param`.
     ///
@@ -42,9 +36,8 @@ impl Linear {
     ///
     /// # Errors
     /// [`TensorError`] if the width of `x` is not `in`; the same holds for the other forward functions.
-    pub fn forward(&self, x: Tensor) -> Result<(Tensor, LinearCache), TensorError> {
-        let y = ops::linear(self.precision, &x, &self.weight.value, self.bias())?;
-        Ok((y, LinearCache { x }))
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TensorError> {
+        ops::linear(self.precision, x, &self.weight.value, self.bias())
     }
 
     /// `(pre, f(pre))` with `pre` the map of `x`.
@@ -53,34 +46,26 @@ impl Linear {
     /// As [`forward`](Self::forward).
     pub fn forward_activation(
         &self,
-        x: Tensor,
+        x: &Tensor,
         f: Activation,
-    ) -> Result<(Tensor, Tensor, LinearCache), TensorError> {
-        let (pre, y) =
-            ops::linear_activation(self.precision, &x, &self.weight.value, self.bias(), f)?;
-        Ok((pre, y, LinearCache { x }))
+    ) -> Result<(Tensor, Tensor), TensorError> {
+        ops::linear_activation(self.precision, x, &self.weight.value, self.bias(), f)
     }
 
     /// The map of `x` plus `residual`, `[…, out]`.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_residual(
-        &self,
-        x: Tensor,
-        residual: &Tensor,
-    ) -> Result<(Tensor, LinearCache), TensorError> {
-        let y =
-            ops::linear_residual(self.precision, &x, &self.weight.value, self.bias(), residual)?;
-        Ok((y, LinearCache { x }))
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor, TensorError> {
+        ops::linear_residual(self.precision, x, &self.weight.value, self.bias(), residual)
     }
 
-    /// Returns `dx: […, in]` and adds to the gradients of weight and bias.
+    /// Returns `dx: […, in]` and adds to the gradients of weight and bias; `x` is that of the forward pass.
     ///
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
-    pub fn backward(&mut self, cache: LinearCache, dy: &Tensor) -> Result<Tensor, TensorError> {
-        self.backward_parameters(cache, dy)?;
+    pub fn backward(&mut self, x: &Tensor, dy: &Tensor) -> Result<Tensor, TensorError> {
+        self.backward_parameters(x, dy)?;
         ops::linear_backward_input(self.precision, dy, &self.weight.value)
     }
 
@@ -88,13 +73,9 @@ impl Linear {
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
-    pub fn backward_parameters(
-        &mut self,
-        cache: LinearCache,
-        dy: &Tensor,
-    ) -> Result<(), TensorError> {
+    pub fn backward_parameters(&mut self, x: &Tensor, dy: &Tensor) -> Result<(), TensorError> {
         let Param { value, grad, .. } = &mut self.weight;
-        ops::linear_backward_weight(self.precision, dy, &cache.x, value.shape(), grad)?;
+        ops::linear_backward_weight(self.precision, dy, x, value.shape(), grad)?;
         match &mut self.bias {
             Some(bias) => ops::linear_backward_bias(dy, &mut bias.grad),
             None => Ok(()),

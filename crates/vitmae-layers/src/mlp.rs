@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Activation, Dropout};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{Linear, LinearCache, Param};
+use crate::{Linear, Param};
 
 /// `y = residual + fc2(f(fc1(x)))`.
 #[derive(Clone, Debug)]
@@ -16,12 +16,11 @@ pub struct Mlp {
     pub activation: Activation,
 }
 
-/// What [`Mlp::backward`] needs from the forward pass.
+/// What [`Mlp::backward`] needs from the forward pass beside the input. The output of the activation is
+/// computed again: it is as large as its argument and cheap.
 #[derive(Clone, Debug)]
 pub struct MlpCache {
-    fc1: LinearCache,
     pre: Tensor, // [B, N, inner], before the activation
-    fc2: LinearCache,
     dropout: Option<Dropout>,
 }
 
@@ -33,33 +32,38 @@ impl Mlp {
     /// [`TensorError`] if a shape does not fit.
     pub fn forward(
         &self,
-        x: Tensor,
+        x: &Tensor,
         residual: &Tensor,
         dropout: Option<Dropout>,
     ) -> Result<(Tensor, MlpCache), TensorError> {
-        let (pre, hidden, fc1) = self.fc1.forward_activation(x, self.activation)?;
-        let (y, fc2) = match &dropout {
-            None => self.fc2.forward_residual(hidden, residual)?,
-            Some(dropout) => {
-                let (out, cache) = self.fc2.forward(hidden)?;
-                (ops::dropout(&out, Some(residual), dropout)?, cache)
-            }
+        let (pre, hidden) = self.fc1.forward_activation(x, self.activation)?;
+        let y = match &dropout {
+            None => self.fc2.forward_residual(&hidden, residual)?,
+            Some(dropout) => ops::dropout(&self.fc2.forward(&hidden)?, Some(residual), dropout)?,
         };
-        Ok((y, MlpCache { fc1, pre, fc2, dropout }))
+        Ok((y, MlpCache { pre, dropout }))
     }
 
-    /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients.
+    /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients; `x` is that of
+    /// the forward pass.
     ///
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
-    pub fn backward(&mut self, cache: MlpCache, dy: &Tensor) -> Result<Tensor, TensorError> {
+    pub fn backward(
+        &mut self,
+        cache: MlpCache,
+        x: &Tensor,
+        dy: &Tensor,
+    ) -> Result<Tensor, TensorError> {
+        let hidden = ops::activation(&cache.pre, self.activation)?;
         let dhidden = match &cache.dropout {
-            None => self.fc2.backward(cache.fc2, dy)?,
-            Some(dropout) => self.fc2.backward(cache.fc2, &ops::dropout_backward(dy, dropout)?)?,
+            None => self.fc2.backward(&hidden, dy)?,
+            Some(dropout) => self.fc2.backward(&hidden, &ops::dropout_backward(dy, dropout)?)?,
         };
+        drop(hidden);
         let dpre = ops::activation_backward(&dhidden, &cache.pre, self.activation)?;
         drop((dhidden, cache.pre));
-        self.fc1.backward(cache.fc1, &dpre)
+        self.fc1.backward(x, &dpre)
     }
 
     /// Parameters of `fc1`, then of `fc2`.

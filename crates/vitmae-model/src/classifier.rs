@@ -1,6 +1,6 @@
 //! The encoder with a linear classifier on top.
 
-use vitmae_layers::{LayerNorm, LayerNormCache, Linear, LinearCache, Param};
+use vitmae_layers::{LayerNorm, LayerNormCache, Linear, Param};
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor};
 
@@ -49,7 +49,7 @@ pub struct VitForImageClassificationOutput {
 struct HeadCache {
     tokens: usize,
     fc_norm: Option<LayerNormCache>,
-    classifier: LinearCache,
+    features: Tensor, // [B, D]
 }
 
 impl VitForImageClassification {
@@ -158,13 +158,13 @@ impl VitForImageClassification {
                 (features, Some(cache))
             }
         };
-        let (logits, classifier) = self.classifier.forward(features)?;
-        Ok((logits, HeadCache { tokens, fc_norm, classifier }))
+        let logits = self.classifier.forward(&features)?;
+        Ok((logits, HeadCache { tokens, fc_norm, features }))
     }
 
     /// `[B, 1 + L, D]` for the gradient of the scores.
     fn head_backward(&mut self, cache: HeadCache, dlogits: &Tensor) -> Result<Tensor, ModelError> {
-        let dfeatures = self.classifier.backward(cache.classifier, dlogits)?; // [B, D]
+        let dfeatures = self.classifier.backward(&cache.features, dlogits)?; // [B, D]
         match (&mut self.fc_norm, cache.fc_norm) {
             (Some(norm), Some(kept)) => {
                 let dmean = norm.backward(kept, &dfeatures, None)?;

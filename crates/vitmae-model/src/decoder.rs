@@ -1,6 +1,6 @@
 //! The decoder: from the kept tokens to a prediction of every patch.
 
-use vitmae_layers::{Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache};
+use vitmae_layers::{Linear, MakeParam, Param, Sizes, Transformer, TransformerCache};
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
@@ -37,12 +37,12 @@ pub struct VitMaeDecoderOutput {
 
 /// What the backward pass needs.
 pub(crate) struct DecoderCache {
-    embed: LinearCache,
+    latent: Tensor,
     ids_restore: Indices,
     kept: usize,
     transformer: TransformerCache,
     patches: Indices,
-    prediction: LinearCache,
+    rows: Tensor,
 }
 
 impl VitMaeDecoder {
@@ -83,12 +83,12 @@ impl VitMaeDecoder {
         resampling: &Resampling,
         (hidden_states, attentions): (bool, bool),
     ) -> Result<VitMaeDecoderOutput, ModelError> {
-        let (visible, _) = self.embed.forward(latent)?; // [B, 1 + K, E]
+        let visible = self.embed.forward(&latent)?; // [B, 1 + K, E]
         let ids_restore = masking.restore(self.device())?;
         let x = self.assemble(&visible, &ids_restore, resampling)?; // [B, 1 + L, E]
         let (x, trace) = self.transformer.infer(x, hidden_states, attentions)?;
         let patches = patch_rows(masking, self.device())?;
-        let (logits, _) = self.prediction.forward(ops::gather(&x, &patches)?)?; // [B, L, PH·PW·C]
+        let logits = self.prediction.forward(&ops::gather(&x, &patches)?)?; // [B, L, PH·PW·C]
         let (hidden_states, attentions) = (trace.hidden_states, trace.attentions);
         Ok(VitMaeDecoderOutput { logits, hidden_states, attentions })
     }
@@ -102,16 +102,18 @@ impl VitMaeDecoder {
         config: &VitMaeConfig,
         options: &TrainOptions,
     ) -> Result<(Tensor, DecoderCache), ModelError> {
-        let (visible, embed) = self.embed.forward(latent)?;
+        let visible = self.embed.forward(&latent)?;
         let ids_restore = masking.restore(self.device())?;
         let x = self.assemble(&visible, &ids_restore, resampling)?;
         drop(visible);
         let (x, transformer) =
             self.transformer.forward(x, options.dropout_of(config, "decoder"))?;
         let patches = patch_rows(masking, self.device())?;
-        let (logits, prediction) = self.prediction.forward(ops::gather(&x, &patches)?)?;
+        let rows = ops::gather(&x, &patches)?;
+        drop(x);
+        let logits = self.prediction.forward(&rows)?;
         let kept = masking.len_keep;
-        let cache = DecoderCache { embed, ids_restore, kept, transformer, patches, prediction };
+        let cache = DecoderCache { latent, ids_restore, kept, transformer, patches, rows };
         Ok((logits, cache))
     }
 
@@ -122,15 +124,16 @@ impl VitMaeDecoder {
         cache: DecoderCache,
         dlogits: Tensor,
     ) -> Result<Tensor, ModelError> {
-        let drows = self.prediction.backward(cache.prediction, &dlogits)?;
-        drop(dlogits);
+        let drows = self.prediction.backward(&cache.rows, &dlogits)?;
+        drop((dlogits, cache.rows));
         let tokens = 1 + cache.ids_restore.shape()[1];
         let dx = ops::gather_backward(&drows, &cache.patches, tokens)?; // [B, 1 + L, E]
+        drop(drows);
         let dx = self.transformer.backward(cache.transformer, dx)?;
         let (ids, kept) = (&cache.ids_restore, cache.kept);
         ops::decoder_assembly_backward_mask_token(&dx, ids, kept, &mut self.mask_token.grad)?;
         let dvisible = ops::decoder_assembly_backward_visible(&dx, ids, kept)?;
-        Ok(self.embed.backward(cache.embed, &dvisible)?)
+        Ok(self.embed.backward(&cache.latent, &dvisible)?)
     }
 
     fn assemble(

@@ -1,8 +1,6 @@
 //! The encoder: patch embedding, positions, masking, blocks, norm.
 
-use vitmae_layers::{
-    BlockDropout, Linear, LinearCache, MakeParam, Param, Sizes, Transformer, TransformerCache,
-};
+use vitmae_layers::{BlockDropout, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache};
 use vitmae_tensor::ops::{self, Activation, Precision};
 use vitmae_tensor::{Device, Indices, Tensor};
 
@@ -47,7 +45,7 @@ pub struct VitMaeModelOutput {
 
 /// What the backward pass needs.
 pub(crate) struct EncoderCache {
-    patches: LinearCache,
+    rows: Tensor, // [B, K, C·PH·PW]
     transformer: TransformerCache,
     ids_keep: Indices,
     resampling: Resampling,
@@ -168,11 +166,11 @@ impl VitMaeModel {
         let images = self.images(pixels, options.forward.interpolate_pos_encoding)?;
         let resampling = self.resampling(images, &options.forward);
         let ids_keep = self.ids_keep(masking, images)?;
-        let (x, patches) = self.embed(pixels, &ids_keep, &resampling)?;
+        let (x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
         let (y, transformer) =
             self.transformer.forward(x, options.dropout_of(&self.config, "vit"))?;
         let num_patches = masking.num_patches;
-        Ok((y, EncoderCache { patches, transformer, ids_keep, resampling, num_patches }))
+        Ok((y, EncoderCache { rows, transformer, ids_keep, resampling, num_patches }))
     }
 
     /// Adds to the gradients for `dy: [B, 1 + K, D]`.
@@ -193,22 +191,22 @@ impl VitMaeModel {
             }
         }
         let dtokens = ops::encoder_assembly_backward_tokens(&dx)?;
-        self.patch_embedding.backward_parameters(cache.patches, &dtokens)?;
+        self.patch_embedding.backward_parameters(&cache.rows, &dtokens)?;
         Ok(())
     }
 
-    /// Kept patches with their positions, behind the class token: `[B, 1 + K, D]`.
+    /// Kept patches with their positions, behind the class token: `[B, 1 + K, D]`; and their pixels.
     fn embed(
         &self,
         pixels: &Tensor,
         ids_keep: &Indices,
         resampling: &Resampling,
-    ) -> Result<(Tensor, LinearCache), ModelError> {
+    ) -> Result<(Tensor, Tensor), ModelError> {
         let rows = ops::im2col(pixels, ids_keep, self.config.patch_size)?; // [B, K, C·PH·PW]
-        let (tokens, cache) = self.patch_embedding.forward(rows)?; // [B, K, D]
+        let tokens = self.patch_embedding.forward(&rows)?; // [B, K, D]
         let positions = resampling.apply(&self.position_embeddings.value)?; // [1, 1 + L, D]
         let x = ops::encoder_assembly(&tokens, &self.cls_token.value, &positions, ids_keep)?;
-        Ok((x, cache))
+        Ok((x, rows))
     }
 
     fn ids_keep(&self, masking: &Masking, images: Images) -> Result<Indices, ModelError> {

@@ -92,6 +92,7 @@ pub fn backward(
     }
     let Some(tiles) = tiles else { return Ok(()) };
     let cubes = cube_count(shape.cubes(tiles.rows()), &capabilities);
+    let fours = tiles.fours() as u32;
     let units = CubeDim::new_1d(tiles.units() as u32);
     // SAFETY: guarded by the number of cubes, tokens and the head's width.
     unsafe {
@@ -108,6 +109,7 @@ pub fn backward(
             batch,
             tokens,
             heads,
+            fours,
             shape.scale(),
             Noise::arg(dropout),
             tiles,
@@ -127,6 +129,7 @@ pub fn backward(
             batch,
             tokens,
             heads,
+            fours,
             shape.scale(),
             Noise::arg(dropout),
             tiles,
@@ -183,13 +186,14 @@ fn queries_kernel<F: Float, N: Size>(
     batch: u32,
     tokens: u32,
     heads: u32,
+    fours: u32,
     scale: f32,
     noise: Noise,
     #[comptime] tiles: Tiles,
     #[comptime] dropout: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tokens = tokens as usize;
+    let (tokens, fours) = (tokens as usize, fours as usize);
     let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
@@ -230,11 +234,11 @@ fn queries_kernel<F: Float, N: Size>(
         sync_cube();
         load_columns::<F, N>(qkv, head.packed(2usize), stride, first, tokens, &mut columns, tiles);
         sync_cube();
-        products(&gradients, &columns, &mut dp, tiles);
+        products(&gradients, &columns, &mut dp, fours, tiles);
         sync_cube();
         load_columns::<F, N>(qkv, head.packed(1usize), stride, first, tokens, &mut columns, tiles);
         sync_cube();
-        products(&queries, &columns, &mut scores, tiles);
+        products(&queries, &columns, &mut scores, fours, tiles);
 
         let key = first + 4 * lane;
         #[unroll]
@@ -278,13 +282,14 @@ fn keys_kernel<F: Float, N: Size>(
     batch: u32,
     tokens: u32,
     heads: u32,
+    fours: u32,
     scale: f32,
     noise: Noise,
     #[comptime] tiles: Tiles,
     #[comptime] dropout: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tokens = tokens as usize;
+    let (tokens, fours) = (tokens as usize, fours as usize);
     let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
@@ -312,7 +317,7 @@ fn keys_kernel<F: Float, N: Size>(
         sync_cube();
         load_columns::<F, N>(qkv, queries, stride, first, tokens, &mut columns, tiles);
         sync_cube();
-        products(&keys, &columns, &mut p, tiles);
+        products(&keys, &columns, &mut p, fours, tiles);
         let query = first + 4 * lane;
         let mut column_delta = Four::new(0.0f32);
         #[unroll]
@@ -351,7 +356,7 @@ fn keys_kernel<F: Float, N: Size>(
         sync_cube();
         load_columns::<F, N>(dout, gradients, gradient_stride, first, tokens, &mut columns, tiles);
         sync_cube();
-        products(&values, &columns, &mut dp, tiles);
+        products(&values, &columns, &mut dp, fours, tiles);
         accumulate(&weights, &columns, &mut dvalues, tiles);
 
         // dk from the queries again.

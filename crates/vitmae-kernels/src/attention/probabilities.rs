@@ -49,6 +49,7 @@ pub fn probabilities(
             shape.batch as u32,
             shape.tokens as u32,
             shape.heads as u32,
+            tiles.fours() as u32,
             shape.scale(),
             tiles,
             qkv.dtype.elem(),
@@ -67,11 +68,12 @@ fn probabilities_kernel<F: Float, N: Size>(
     batch: u32,
     tokens: u32,
     heads: u32,
+    fours: u32,
     scale: f32,
     #[comptime] tiles: Tiles,
     #[define(F)] _dtype: ElemType,
 ) {
-    let tokens = tokens as usize;
+    let (tokens, fours) = (tokens as usize, fours as usize);
     let head = Head::of_cube(batch as usize, tokens, heads as usize, tiles.rows(), tiles.vectors());
     if !head.live {
         terminate!();
@@ -87,7 +89,7 @@ fn probabilities_kernel<F: Float, N: Size>(
         sync_cube();
         load_columns::<F, N>(qkv, head.packed(1usize), stride, first, tokens, &mut keys, tiles);
         sync_cube();
-        products(&queries, &keys, &mut scores, tiles);
+        products(&queries, &keys, &mut scores, fours, tiles);
         let key = first + 4 * lane(tiles);
         #[unroll]
         for i in 0..tiles.per_unit {

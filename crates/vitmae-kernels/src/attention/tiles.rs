@@ -260,11 +260,15 @@ pub(super) fn write<F: Float, N: Size>(
 }
 
 /// `products[4·i + j] = rows[row i] · columns[column j]` for the rows and the four columns of this unit.
+///
+/// `fours` is that of `tiles`, as an argument of the launch: of a number that it knows, NVIDIA's compiler
+/// unrolls the whole loop and runs out of registers.
 #[cube]
 pub(super) fn products(
     rows: &[Four],
     columns: &[Four],
     products: &mut Registers<f32>,
+    fours: usize,
     #[comptime] tiles: Tiles,
 ) {
     let lane = lane(tiles);
@@ -272,7 +276,7 @@ pub(super) fn products(
     for i in 0..4 * tiles.per_unit {
         products[i] = 0.0f32;
     }
-    for k in 0..tiles.fours() {
+    for k in 0..fours {
         let mut column = Registers::<Four>::new(4usize);
         #[unroll]
         for j in 0..4 {
