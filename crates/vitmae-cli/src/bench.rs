@@ -32,6 +32,9 @@ pub struct BenchArgs {
     batch_size: usize,
     #[command(flatten)]
     precision: PrecisionArgs,
+    /// Compute blocks again in the backward pass
+    #[arg(long)]
+    recompute: bool,
     /// Steps to measure, after one to warm up; the median counts
     #[arg(long, default_value_t = 5)]
     steps: usize,
@@ -66,6 +69,7 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
     let (flop, seconds, loss) = match args.task {
         Task::Pretrain => {
             let mut state = TrainState::new(model, AdamWOptions::default())?;
+            state.recompute = args.recompute;
             let (seconds, loss) =
                 measure(args.steps, || Ok(Some(state.train_step(&pixels, &masking, LR)?.item()?)))?;
             (flops::training(&config, kept), seconds, loss)
@@ -103,6 +107,7 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             "task": format!("{:?}", args.task).to_lowercase(),
             "batch_size": batch,
             "precision": name,
+            "recompute": args.recompute,
             "device": device.to_string(),
             "threads": rayon::current_num_threads(),
             "steps": args.steps,

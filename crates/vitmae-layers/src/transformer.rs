@@ -42,8 +42,17 @@ pub struct Sizes {
 /// What [`Transformer::backward`] needs from the forward pass.
 #[derive(Debug)]
 pub struct TransformerCache {
-    blocks: Vec<BlockCache>,
+    blocks: Vec<Kept>,
     norm: Option<LayerNormCache>,
+}
+
+/// What is kept of a block.
+#[derive(Debug)]
+enum Kept {
+    /// All that its backward pass needs.
+    Cache(BlockCache),
+    /// Its input, from which the rest is computed again.
+    Input(Tensor, BlockDropout),
 }
 
 /// What can be seen inside a stack.
@@ -116,7 +125,8 @@ impl Transformer {
         Ok((x, trace))
     }
 
-    /// `[B, N, D]` → the same, with the dropout of each block by its index.
+    /// `[B, N, D]` → the same, with the dropout of each block by its index. With `recompute` a block keeps its
+    /// input alone, D values a token instead of 10·D, and runs forward again in the backward pass.
     ///
     /// # Errors
     /// [`LayerError`] if the width of `x` is not `D`.
@@ -124,12 +134,18 @@ impl Transformer {
         &self,
         mut x: Tensor,
         dropout: impl Fn(usize) -> BlockDropout,
+        recompute: bool,
     ) -> Result<(Tensor, TransformerCache), LayerError> {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (index, block) in self.blocks.iter().enumerate() {
             let name = self.block_name(index);
-            let (y, cache) = block.forward(x, &dropout(index)).map_err(LayerError::at(&name))?;
-            blocks.push(cache);
+            let dropout = dropout(index);
+            let input = recompute.then(|| x.clone());
+            let (y, cache) = block.forward(x, &dropout).map_err(LayerError::at(&name))?;
+            blocks.push(match input {
+                Some(input) => Kept::Input(input, dropout),
+                None => Kept::Cache(cache),
+            });
             x = y;
         }
         let mut cache = TransformerCache { blocks, norm: None };
@@ -156,7 +172,13 @@ impl Transformer {
         drop(dy);
         let names: Vec<String> = (0..self.blocks.len()).map(|i| self.block_name(i)).collect();
         let blocks = self.blocks.iter_mut().zip(cache.blocks).zip(&names);
-        for ((block, cache), name) in blocks.rev() {
+        for ((block, kept), name) in blocks.rev() {
+            let cache = match kept {
+                Kept::Cache(cache) => cache,
+                Kept::Input(x, dropout) => {
+                    block.forward(x, &dropout).map_err(LayerError::at(name))?.1
+                }
+            };
             dx = block.backward(cache, dx).map_err(LayerError::at(name))?;
         }
         Ok(dx)

@@ -106,8 +106,11 @@ impl VitMaeDecoder {
         let ids_restore = masking.restore(self.device())?;
         let x = self.assemble(&visible, &ids_restore, resampling)?;
         drop(visible);
-        let (x, transformer) =
-            self.transformer.forward(x, options.dropout_of(config, "decoder"))?;
+        let (x, transformer) = self.transformer.forward(
+            x,
+            options.dropout_of(config, "decoder"),
+            options.recompute,
+        )?;
         let patches = patch_rows(masking, self.device())?;
         let rows = ops::gather(&x, &patches)?;
         drop(x);

@@ -167,8 +167,11 @@ impl VitMaeModel {
         let resampling = self.resampling(images, &options.forward);
         let ids_keep = self.ids_keep(masking, images)?;
         let (x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
-        let (y, transformer) =
-            self.transformer.forward(x, options.dropout_of(&self.config, "vit"))?;
+        let (y, transformer) = self.transformer.forward(
+            x,
+            options.dropout_of(&self.config, "vit"),
+            options.recompute,
+        )?;
         let num_patches = masking.num_patches;
         Ok((y, EncoderCache { rows, transformer, ids_keep, resampling, num_patches }))
     }

@@ -1,27 +1,39 @@
-//! Reused memory: a buffer that is dropped serves the next tensor of about its size.
+//! Reused memory: tensors lie in a few large chunks, and what one gives back serves the next.
 //!
-//! A training step asks for the same sizes every time, so after the first one nothing is allocated
-//! and no page is touched for the first time. What lies idle never exceeds what was once in use.
+//! A request takes the smallest gap that fits, and neighbouring gaps join, so gradients fit where activations
+//! were. A training step asks for the same sizes in the same order every time: after the first ones nothing is
+//! asked of the system and no page is touched for the first time, and the memory held is what was in use at
+//! once, and a little for gaps.
 
-use std::collections::BTreeMap;
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Mutex;
 
-/// One cache line of floats: keeps every buffer 64-byte aligned.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
+/// Floats of a unit of allocation: a cache line, to which every buffer is aligned.
+const LINE: usize = 16;
+/// Lines of a chunk, unless a request is larger: 64 MiB.
+const CHUNK: usize = 1 << 20;
 
-/// Memory that returns to the pool when dropped; the contents of a reused one are whatever it held.
-#[derive(Debug)]
+/// Memory that returns to the pool when dropped; the contents are whatever was there before.
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    start: NonNull<f32>,
     len: usize,
+    place: Place,
 }
 
-impl std::fmt::Debug for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
+// SAFETY: a buffer alone owns its floats until it is dropped.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for Buffer {}
+
+/// Some lines of a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    chunk: usize,
+    first: usize,
+    lines: usize,
 }
 
 /// Bytes held by the pool.
@@ -31,19 +43,36 @@ pub struct MemoryUse {
     pub in_use: usize,
     /// The most that was ever in use.
     pub peak: usize,
-    /// Waiting to be reused.
+    /// Waiting to be reused, or never touched.
     pub idle: usize,
-    /// Buffers ever taken from the system.
+    /// Chunks ever taken from the system.
     pub allocations: u64,
 }
 
+/// Which lines of which chunk are free.
 #[derive(Default)]
+struct Gaps {
+    /// By chunk: first line and number of lines of each gap. No two gaps touch.
+    by_place: Vec<BTreeMap<usize, usize>>,
+    /// The same, smallest first: lines, chunk, first line.
+    by_size: BTreeSet<(usize, usize, usize)>,
+}
+
 struct Pool {
-    idle: BTreeMap<usize, Vec<Vec<Line>>>,
+    gaps: Gaps,
+    /// The start of each chunk. Chunks are never given back.
+    chunks: Vec<NonNull<f32>>,
     memory: MemoryUse,
 }
 
-static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+// SAFETY: the pool owns its chunks.
+unsafe impl Send for Pool {}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    gaps: Gaps { by_place: Vec::new(), by_size: BTreeSet::new() },
+    chunks: Vec::new(),
+    memory: MemoryUse { in_use: 0, peak: 0, idle: 0, allocations: 0 },
+});
 
 /// What the pool holds now.
 pub fn memory_use() -> MemoryUse {
@@ -51,125 +80,203 @@ pub fn memory_use() -> MemoryUse {
 }
 
 fn with_pool<R>(f: impl FnOnce(&mut Pool) -> R) -> R {
-    // A panic elsewhere leaves the lists whole: every change of them is a single call.
+    // No code of ours panics between two changes that belong together.
     let mut pool = POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    f(pool.get_or_insert_default())
+    f(&mut pool)
 }
 
 impl Buffer {
     /// `len` floats with unspecified contents.
     pub(crate) fn take(len: usize) -> Self {
-        let lines = size_class(len.div_ceil(16));
-        let found = with_pool(|pool| pool.take(lines));
-        let lines = found.unwrap_or_else(|| bytemuck::zeroed_vec(lines));
-        Self { lines, len }
+        let lines = len.div_ceil(LINE);
+        if lines == 0 {
+            return Self { start: NonNull::dangling(), len, place: Place::default() };
+        }
+        let (start, place) = with_pool(|pool| pool.take(lines));
+        Self { start, len, place }
     }
 
     pub(crate) fn as_slice(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        // SAFETY: the place holds at least `len` floats, which were zeroed when the chunk was made.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        // SAFETY: as above, and nobody else has this buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        // What the pool does not keep is freed outside its lock.
-        let surplus = with_pool(|pool| pool.give(lines));
-        drop(surplus);
+        if self.place.lines > 0 {
+            with_pool(|pool| pool.give(self.place));
+        }
     }
 }
 
 impl Pool {
-    fn take(&mut self, lines: usize) -> Option<Vec<Line>> {
-        let bytes = lines * size_of::<Line>();
-        let found = self.idle.get_mut(&lines).and_then(Vec::pop);
-        match found {
-            Some(_) => self.memory.idle -= bytes,
-            None => self.memory.allocations += 1,
-        }
+    fn take(&mut self, lines: usize) -> (NonNull<f32>, Place) {
+        let place = self.gaps.take(lines).unwrap_or_else(|| {
+            self.add_chunk(lines.max(CHUNK));
+            self.gaps.take(lines).unwrap_or_else(|| unreachable!("the new chunk is large enough"))
+        });
+        let bytes = bytes(lines);
+        self.memory.idle -= bytes;
         self.memory.in_use += bytes;
         self.memory.peak = self.memory.peak.max(self.memory.in_use);
-        found
+        // SAFETY: the place lies inside its chunk.
+        (unsafe { self.chunks[place.chunk].add(place.first * LINE) }, place)
     }
 
-    /// Keeps the buffer and returns what must go so that all memory stays within the peak.
-    fn give(&mut self, lines: Vec<Line>) -> Vec<Vec<Line>> {
-        let bytes = lines.len() * size_of::<Line>();
-        self.memory.in_use -= bytes;
-        self.memory.idle += bytes;
-        self.idle.entry(lines.len()).or_default().push(lines);
-        let mut surplus = Vec::new();
-        while self.memory.in_use + self.memory.idle > self.limit() {
-            // The largest one first: it frees the most and is the least likely to fit again.
-            let Some(mut entry) = self.idle.last_entry() else { break };
-            match entry.get_mut().pop() {
-                Some(lines) => {
-                    self.memory.idle -= lines.len() * size_of::<Line>();
-                    surplus.push(lines);
-                }
-                None => {
-                    entry.remove();
-                }
-            }
-        }
-        surplus
+    fn give(&mut self, place: Place) {
+        self.memory.in_use -= bytes(place.lines);
+        self.memory.idle += bytes(place.lines);
+        self.gaps.give(place);
     }
 
-    /// Room for the different sizes of one step beside each other: a quarter above the peak.
-    fn limit(&self) -> usize {
-        self.memory.peak + self.memory.peak / 4
+    /// Takes a chunk of zeros from the system, which gives pages only as they are touched.
+    fn add_chunk(&mut self, lines: usize) {
+        let layout = layout(lines);
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) }.cast();
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        self.chunks.push(start);
+        self.memory.allocations += 1;
+        self.memory.idle += bytes(lines);
+        let place = Place { chunk: self.gaps.by_place.len(), first: 0, lines };
+        self.gaps.by_place.push(BTreeMap::new());
+        self.gaps.insert(place);
     }
 }
 
-/// The size actually allocated: up to an eighth more, so that close sizes share their memory.
-fn size_class(lines: usize) -> usize {
-    if lines <= 8 {
-        return lines;
+impl Gaps {
+    /// The first lines of the smallest gap that fits.
+    fn take(&mut self, lines: usize) -> Option<Place> {
+        let &(size, chunk, first) = self.by_size.range((lines, 0, 0)..).next()?;
+        self.remove(Place { chunk, first, lines: size });
+        if size > lines {
+            self.insert(Place { chunk, first: first + lines, lines: size - lines });
+        }
+        Some(Place { chunk, first, lines })
     }
-    let step = lines.next_power_of_two() / 16;
-    lines.div_ceil(step.max(1)) * step.max(1)
+
+    /// Adds a gap and joins it with those that it touches.
+    fn give(&mut self, mut place: Place) {
+        let chunk = &self.by_place[place.chunk];
+        let before = chunk.range(..place.first).next_back().map(|(&first, &lines)| (first, lines));
+        let after = chunk.get(&(place.first + place.lines)).copied();
+        if let Some(lines) = after {
+            let first = place.first + place.lines;
+            self.remove(Place { first, lines, ..place });
+            place.lines += lines;
+        }
+        if let Some((first, lines)) = before.filter(|(first, lines)| first + lines == place.first) {
+            self.remove(Place { first, lines, ..place });
+            place = Place { first, lines: place.lines + lines, ..place };
+        }
+        self.insert(place);
+    }
+
+    fn insert(&mut self, Place { chunk, first, lines }: Place) {
+        self.by_place[chunk].insert(first, lines);
+        self.by_size.insert((lines, chunk, first));
+    }
+
+    fn remove(&mut self, Place { chunk, first, lines }: Place) {
+        self.by_place[chunk].remove(&first);
+        self.by_size.remove(&(lines, chunk, first));
+    }
+}
+
+fn bytes(lines: usize) -> usize {
+    lines * LINE * size_of::<f32>()
+}
+
+fn layout(lines: usize) -> Layout {
+    let align = LINE * size_of::<f32>();
+    let size = lines.checked_mul(align).unwrap_or(usize::MAX);
+    Layout::from_size_align(size, align)
+        .unwrap_or_else(|_| panic!("{lines} lines are more than memory can address"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn size_classes_hold_what_is_asked_and_little_more() {
-        for lines in (0..5000).chain([1 << 20, (1 << 20) + 1]) {
-            let class = size_class(lines);
-            assert!(class >= lines && class <= lines + lines / 8, "{lines} {class}");
-            assert_eq!(size_class(class), class);
-        }
+    fn gaps(lines: usize) -> Gaps {
+        let mut gaps = Gaps { by_place: vec![BTreeMap::new()], by_size: BTreeSet::new() };
+        gaps.insert(Place { chunk: 0, first: 0, lines });
+        gaps
     }
 
     #[test]
-    fn buffers_are_aligned_and_reused() {
-        // A size that no other test takes.
-        let len = 16 * 12_345;
-        let first = Buffer::take(len).as_slice().as_ptr();
-        assert_eq!(first as usize % 64, 0);
-        let mut pool = Pool::default();
-        let taken = pool.take(100);
-        assert!(taken.is_none());
-        assert!(pool.give(bytemuck::zeroed_vec(100)).is_empty());
-        assert!(pool.take(100).is_some());
-        assert_eq!(pool.memory.allocations, 1);
+    fn the_smallest_gap_is_taken_and_neighbours_join() {
+        let mut gaps = gaps(100);
+        let [a, b, c] = [10, 20, 30].map(|lines| gaps.take(lines).unwrap());
+        assert_eq!([a.first, b.first, c.first], [0, 10, 30]);
+        gaps.give(b);
+        assert_eq!(gaps.take(15).unwrap().first, 10, "20 lines fit better than the last 40");
+        assert_eq!(gaps.take(41), None);
+        gaps.give(Place { first: 10, lines: 15, ..b });
+        gaps.give(a);
+        gaps.give(c);
+        assert_eq!(gaps.by_place[0].iter().collect::<Vec<_>>(), [(&0, &100)]);
+        assert_eq!(gaps.by_size.len(), 1);
     }
 
     #[test]
-    fn idle_memory_stays_near_the_peak() {
-        let mut pool = Pool::default();
-        for lines in (1000..2000).step_by(100) {
-            let _ = pool.take(lines);
-            pool.give(bytemuck::zeroed_vec(lines));
+    fn buffers_never_overlap_and_all_memory_comes_back() {
+        let mut gaps = gaps(1000);
+        let mut held: Vec<Place> = Vec::new();
+        let mut state = 1u32;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let draw = (state >> 8) as usize;
+            if draw.is_multiple_of(2) && !held.is_empty() {
+                gaps.give(held.swap_remove(draw / 2 % held.len()));
+            } else if let Some(place) = gaps.take(1 + draw / 2 % 90) {
+                let apart = |other: &Place| {
+                    other.first + other.lines <= place.first
+                        || place.first + place.lines <= other.first
+                };
+                assert!(held.iter().all(apart), "{place:?} in {held:?}");
+                held.push(place);
+            }
+            let free: usize = gaps.by_place[0].values().sum();
+            assert_eq!(free + held.iter().map(|place| place.lines).sum::<usize>(), 1000);
         }
-        let held = pool.memory.idle + pool.memory.in_use;
-        assert!(held <= pool.limit(), "{held} {}", pool.limit());
-        assert_eq!(pool.memory.in_use, 0);
+        held.into_iter().for_each(|place| gaps.give(place));
+        assert_eq!(gaps.by_place[0].iter().collect::<Vec<_>>(), [(&0, &1000)]);
+    }
+
+    #[test]
+    fn a_repeated_sequence_takes_no_more_memory() {
+        let mut pool =
+            Pool { gaps: Gaps::default(), chunks: Vec::new(), memory: MemoryUse::default() };
+        for _ in 0..3 {
+            let places = [CHUNK / 2, 3, CHUNK / 2, CHUNK + 5].map(|lines| pool.take(lines).1);
+            places.into_iter().for_each(|place| pool.give(place));
+            assert_eq!((pool.memory.allocations, pool.memory.in_use), (3, 0));
+        }
+        assert_eq!(pool.memory.peak, bytes(2 * CHUNK + 8));
+    }
+
+    #[test]
+    fn buffers_are_aligned_and_hold_what_is_written() {
+        let mut buffers: Vec<Buffer> = (0..40).map(Buffer::take).collect();
+        for (value, buffer) in buffers.iter_mut().enumerate() {
+            buffer.as_mut_slice().fill(value as f32);
+        }
+        for (value, buffer) in buffers.iter().enumerate() {
+            assert!(value == 0 || buffer.as_slice().as_ptr().addr().is_multiple_of(64));
+            assert_eq!(buffer.as_slice(), vec![value as f32; value]);
+        }
     }
 }

@@ -145,6 +145,7 @@ impl<'a> Run<'a> {
             }
         };
         state.model.set_precision(config.precision);
+        state.recompute = config.recompute;
         if let Some(folder) = &resume {
             let differences = config::differences(&progress.identity, &identity);
             if !differences.is_empty() && !config.override_settings {

@@ -18,6 +18,8 @@ pub struct TrainState {
     pub model: VitMaeForPreTraining,
     /// The optimizer.
     pub optimizer: AdamW,
+    /// As [`TrainOptions::recompute`].
+    pub recompute: bool,
     step: u64,
     /// Factor of the next update's gradient; 0 once a loss or a norm was not finite.
     scale: Tensor,
@@ -52,7 +54,7 @@ impl TrainState {
         step: u64,
     ) -> Result<TrainState, TrainerError> {
         let scale = Tensor::from_slice(model.device(), &[], &[1.0])?;
-        Ok(TrainState { model, optimizer, step, scale })
+        Ok(TrainState { model, optimizer, recompute: false, step, scale })
     }
 
     /// Updates made.
@@ -78,7 +80,9 @@ impl TrainState {
     ) -> Result<Tensor, TrainerError> {
         let dropout_seed = Stream::new(seed, "dropout", batch, 0).bits(0);
         let loss_scale = weight as f32;
-        let options = TrainOptions { loss_scale, dropout_seed, ..TrainOptions::default() };
+        let recompute = self.recompute;
+        let options =
+            TrainOptions { loss_scale, dropout_seed, recompute, ..TrainOptions::default() };
         let loss = self.model.forward_backward(pixels, masking, &options)?;
         ops::clip_scale(&loss, None, &mut self.scale)?;
         Ok(loss)

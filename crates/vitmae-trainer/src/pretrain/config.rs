@@ -45,6 +45,8 @@ pub struct PretrainConfig {
     pub flip: bool,
     /// Of the matrix products; everything else is f32.
     pub precision: Precision,
+    /// Whether blocks run forward again in the backward pass to save memory; it changes no result.
+    pub recompute: bool,
     /// Images of one batch.
     pub batch_size: usize,
     /// Batches of one update.
@@ -117,6 +119,7 @@ impl PretrainConfig {
             crop_scale: (0.2, 1.0),
             flip: true,
             precision: Precision::F32,
+            recompute: false,
             batch_size: 64,
             accumulation: 1,
             epochs: 400,
