@@ -7,5 +7,6 @@ mod model {
     mod from_scratch;
     mod gradients;
     mod laws;
+    mod precision;
     mod tiny;
 }

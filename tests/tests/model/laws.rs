@@ -1,6 +1,8 @@
 //! What holds for every call, whatever the weights.
 
-use vitmae_model::{ForwardOptions, Interpolation, Masking, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_model::{
+    ForwardOptions, Interpolation, Masking, TrainOptions, VitMaeConfig, VitMaeForPreTraining,
+};
 use vitmae_tensor::{Device, Indices, Tensor, ops};
 use vitmae_testing::draws::Draws;
 
@@ -192,4 +194,22 @@ fn threads_do_not_change_a_bit_of_a_training_step() {
     for threads in [2, 3, 8] {
         assert_eq!(step(threads), one, "{threads} threads");
     }
+}
+
+#[test]
+fn computing_blocks_again_changes_no_bit() {
+    // With dropout, whose noise must be the same both times.
+    let config = VitMaeConfig { hidden_dropout_prob: 0.2, ..tiny::config() };
+    let mut draws = Draws::new(9);
+    let pixels = tiny::tensor(&config, 3, &tiny::pixels(&config, 3, &mut draws));
+    let masking = tiny::masking(&config, 3, &mut draws);
+    let [kept, again] = [false, true].map(|recompute| {
+        let mut model = model(&config);
+        let options = TrainOptions { recompute, dropout_seed: 4, ..TrainOptions::default() };
+        let loss = model.forward_backward(&pixels, &masking, &options).unwrap();
+        let gradients = model.parameters().into_iter().filter_map(|p| p.grad.as_ref());
+        let gradients: Vec<Vec<f32>> = gradients.map(|g| g.to_vec().unwrap()).collect();
+        (loss.item().unwrap(), gradients)
+    });
+    assert_eq!(kept, again);
 }
