@@ -48,6 +48,7 @@ pub struct TransformerCache {
 
 /// What is kept of a block.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one a block")]
 enum Kept {
     /// All that its backward pass needs.
     Cache(BlockCache),

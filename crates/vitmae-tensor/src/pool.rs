@@ -201,7 +201,7 @@ fn bytes(lines: usize) -> usize {
 
 fn layout(lines: usize) -> Layout {
     let align = LINE * size_of::<f32>();
-    let size = lines.checked_mul(align).unwrap_or(usize::MAX);
+    let size = lines.saturating_mul(align);
     Layout::from_size_align(size, align)
         .unwrap_or_else(|_| panic!("{lines} lines are more than memory can address"))
 }

@@ -1,7 +1,7 @@
 use super::device::{self, Canary, rounded, rounding};
 use super::output::{assert_output, assert_sum, of_two, stored};
 use vitmae_cpu::activation::Activation as CpuActivation;
-use vitmae_cpu::gemm::Epilogue as CpuEpilogue;
+use vitmae_cpu::gemm::{Epilogue as CpuEpilogue, Precision};
 use vitmae_cpu::linear as cpu;
 use vitmae_kernels::activation::Activation;
 use vitmae_kernels::linear::{self, Epilogue, Shape};
@@ -72,7 +72,7 @@ impl Behind {
             activation: has_activation.then_some((CpuActivation::Gelu, &mut pre[..])),
             residual: has_residual.then_some(&self.residual[..]),
         };
-        cpu::forward(x, weight, epilogue, shape, &mut y);
+        cpu::forward(Precision::F32, x, weight, epilogue, shape, &mut y);
         y
     }
 }
@@ -134,12 +134,15 @@ fn backward_equals_the_reference_and_the_twin() {
             let name = |what: &str| format!("{what} {rows}x{inputs}x{outputs} {dtype}");
             let tolerance = |terms: usize| tolerance_at(terms + 1, 3.0 + (terms as f64).sqrt());
 
-            let twin = |dx: &mut [f32]| cpu::backward_input(&dy, &weight, of_twin, dx);
+            let twin =
+                |dx: &mut [f32]| cpu::backward_input(Precision::F32, &dy, &weight, of_twin, dx);
             let bound = tolerance(outputs);
             assert_output(&client, &name("dx"), dtype, &expected.dx, bound, twin, |dx| {
                 linear::backward_input(&client, &on_dy, &on_weight, shape, dx);
             });
-            let twin = |out: &mut [f32], add| cpu::backward_weight(&dy, &x, of_twin, out, add);
+            let twin = |out: &mut [f32], add| {
+                cpu::backward_weight(Precision::F32, &dy, &x, of_twin, out, add)
+            };
             let bound = tolerance(rows);
             assert_sum(&client, &name("dweight"), &expected.dweight, bound, twin, |out, add| {
                 linear::backward_weight(&client, &on_dy, &on_x, shape, out, add);

@@ -209,7 +209,7 @@ fn call_gather(desk: &Desk) {
 }
 
 fn call_gemm(desk: &Desk) {
-    products(desk, |client, a, b, c, accumulate| gemm::gemm(client, a, b, c, accumulate));
+    products(desk, gemm::gemm);
 }
 
 /// What the caller of a product may choose instead.

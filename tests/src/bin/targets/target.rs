@@ -123,9 +123,11 @@ impl Target {
                 compiler.compile(definition, &options).map(text)
             }
             Self::SpirV { .. } => {
-                let mut options = WgpuCompilationOptions::default();
-                options.supports_u64 = true;
-                options.supports_vulkan_compiler = true;
+                let mut options = WgpuCompilationOptions {
+                    supports_u64: true,
+                    supports_vulkan_compiler: true,
+                    ..Default::default()
+                };
                 options.vulkan.max_spirv_version = (1, 6);
                 options.vulkan.max_vector_size = 4;
                 options.vulkan.push_constant_size = 128;
