@@ -13,7 +13,7 @@ table of kernel, type and target with the bytes of source; a refusal, or a kerne
 fails. SPIR-V goes through spirv-val where it is installed, WGSL through naga. The sources stay in
 target/targets.
 
-  --nvrtc PYTHON  CUDA goes through NVRTC and ptxas for sm_80 and sm_90; spilled registers fail.
+  --nvrtc PYTHON  CUDA goes through NVRTC and ptxas for sm_80 and sm_90, and a spilled register fails.
                   PYTHON has the packages nvidia-cuda-nvrtc, nvidia-cuda-runtime, nvidia-cuda-cccl and
                   nvidia-cuda-nvcc.
   --only CALL     one operation, such as gemm
