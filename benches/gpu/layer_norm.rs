@@ -13,6 +13,14 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>, gpu: &Gpu) {
         gpu.bench(criterion, "layer_norm", &format!("{name} forward"), work, &y, || {
             layer_norm::forward(client, &x, &weight, &bias, 1e-12, &y, &mean, &rstd);
         });
+        let [product, residual] = [(); 2].map(|()| gpu.act(count));
+        let (work, fused) = (gpu.traffic(4 * count), format!("{name} forward of a sum"));
+        gpu.bench(criterion, "layer_norm", &fused, work, &y, || {
+            let added = layer_norm::Residual { shift: &bias, residual: &residual };
+            layer_norm::forward_residual(
+                client, &product, added, &weight, &bias, 1e-12, &x, &y, &mean, &rstd,
+            );
+        });
         let work = gpu.traffic(3 * count);
         gpu.bench(criterion, "layer_norm", &format!("{name} backward"), work, &dx, || {
             let (dw, db) = (&dweight, &dbias);

@@ -42,8 +42,12 @@ pub struct Parameter<'a> {
     pub settings: Settings,
 }
 
-/// Updates every parameter from its gradient times `scale`, one launch each; a `scale` of 0 leaves all as it
-/// is ([`crate::norm::clip_scale`]).
+/// Most parameters of a launch, where the device binds enough buffers.
+const TOGETHER: usize = 8;
+
+/// Updates every parameter from its gradient times `scale`; a `scale` of 0 leaves all as it is
+/// ([`crate::norm::clip_scale`]). Parameters of one length and equal settings, as the blocks of a model have
+/// them, share launches of up to eight; on a device that binds less than nine buffers each has its own.
 ///
 /// # Shapes
 /// `scale: [1]` f32
@@ -52,38 +56,46 @@ pub struct Parameter<'a> {
 /// If lengths or types differ or a `step` is 0.
 pub fn step(client: &Client, parameters: &[Parameter], scale: &Array) {
     assert_eq!((scale.len, scale.dtype), (1, Dtype::F32), "adamw: scale");
-    for parameter in parameters {
-        step_one(client, parameter, scale);
+    for Parameter { value, gradient, m, v, settings } in parameters {
+        for array in [value, gradient, m, v] {
+            assert!(array.len == value.len && array.dtype == Dtype::F32, "adamw: lengths");
+        }
+        assert!(settings.step > 0, "adamw: the first update is number 1");
+    }
+    let alike =
+        |a: &Parameter, b: &Parameter| a.value.len == b.value.len && a.settings == b.settings;
+    // Four buffers a parameter, and the scale.
+    let together = launch::arrays_together(client, 4, 1).min(TOGETHER);
+    for group in launch::groups(parameters, alike, together) {
+        step_together(client, &group, scale);
     }
 }
 
-fn step_one(client: &Client, parameter: &Parameter, scale: &Array) {
-    let Parameter { value, gradient, m, v, settings } = *parameter;
-    for array in [value, gradient, m, v] {
-        assert!(array.len == value.len && array.dtype == Dtype::F32, "adamw: lengths");
-    }
-    assert!(settings.step > 0, "adamw: the first update is number 1");
-    if value.len == 0 {
+/// One launch for parameters of one length with the same settings.
+fn step_together(client: &Client, group: &[&Parameter], scale: &Array) {
+    let (len, settings) = (group[0].value.len, group[0].settings);
+    if len == 0 {
         return;
     }
     let Settings { lr, betas: [beta1, beta2], eps, weight_decay, step } = settings;
     // A power beyond i32 is 0 in f64 for every β below 1.
     let power = |beta: f64| beta.powi(i32::try_from(step).unwrap_or(i32::MAX));
-    let vector = launch::vector_size(value.len);
-    let (count, dim) = launch::elements(client, value.len / vector);
-    // SAFETY: guarded by the number of vectors in `value`, which the others share.
+    let vector = launch::vector_size(len);
+    let (count, dim, each) = launch::elements_of_each(client, len / vector, group.len());
+    // SAFETY: guarded by the number of vectors in each value, which the others share.
     unsafe {
         step_kernel::launch_unchecked(
             client,
             count,
             dim,
             vector,
-            value.arg(),
-            gradient.arg(),
-            m.arg(),
-            v.arg(),
+            group.iter().map(|p| p.value.arg()).collect(),
+            group.iter().map(|p| p.gradient.arg()).collect(),
+            group.iter().map(|p| p.m.arg()).collect(),
+            group.iter().map(|p| p.v.arg()).collect(),
             scale.arg(),
-            (value.len / vector) as u32,
+            (len / vector) as u32,
+            each as u32,
             (1.0 - lr * weight_decay) as f32,
             beta2 as f32,
             (1.0 - beta1) as f32,
@@ -95,15 +107,17 @@ fn step_one(client: &Client, parameter: &Parameter, scale: &Array) {
     }
 }
 
-/// One unit updates one vector; each setting was rounded once, on the host.
+/// Each parameter has `each` cubes, one unit updates one vector; each setting was rounded once, on the host.
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "buffers and settings of a kernel")]
 fn step_kernel<N: Size>(
-    value: &mut [Vector<f32, N>],
-    gradient: &[Vector<f32, N>],
-    m: &mut [Vector<f32, N>],
-    v: &mut [Vector<f32, N>],
+    values: &mut Sequence<Box<[Vector<f32, N>]>>,
+    gradients: &Sequence<Box<[Vector<f32, N>]>>,
+    ms: &mut Sequence<Box<[Vector<f32, N>]>>,
+    vs: &mut Sequence<Box<[Vector<f32, N>]>>,
     scale: &[f32],
     vectors: u32,
+    each: u32,
     keep: f32,
     beta2: f32,
     one_minus_beta1: f32,
@@ -112,16 +126,24 @@ fn step_kernel<N: Size>(
     inverse_root: f32,
     eps: f32,
 ) {
-    let i = ABSOLUTE_POS;
+    let parameter = CUBE_POS as u32 / each;
+    let i = ((CUBE_POS as u32 % each) * CUBE_DIM + UNIT_POS) as usize;
     let scale = scale[0];
     if i < vectors as usize && scale != 0.0f32 {
-        let g = gradient[i] * Vector::new(scale);
-        let old = m[i];
-        let first = old + Vector::new(one_minus_beta1) * (g - old);
-        let second = Vector::new(beta2) * v[i] + Vector::new(one_minus_beta2) * g * g;
-        let root = Vector::sqrt(second) * Vector::new(inverse_root) + Vector::new(eps);
-        m[i] = first;
-        v[i] = second;
-        value[i] = value[i] * Vector::new(keep) - Vector::new(step_size) * (first / root);
+        #[unroll]
+        for k in 0..values.len() {
+            if parameter == k as u32 {
+                let g = gradients[k][i] * Vector::new(scale);
+                let m = ms.index_mut(k);
+                let v = vs.index_mut(k);
+                let value = values.index_mut(k);
+                let first = m[i] + Vector::new(one_minus_beta1) * (g - m[i]);
+                let second = Vector::new(beta2) * v[i] + Vector::new(one_minus_beta2) * g * g;
+                let root = Vector::sqrt(second) * Vector::new(inverse_root) + Vector::new(eps);
+                m[i] = first;
+                v[i] = second;
+                value[i] = value[i] * Vector::new(keep) - Vector::new(step_size) * (first / root);
+            }
+        }
     }
 }

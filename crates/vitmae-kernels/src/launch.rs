@@ -33,3 +33,47 @@ pub(crate) fn cubes(client: &Client, count: usize) -> CubeCount {
 pub(crate) fn vector_size(width: usize) -> usize {
     if width.is_multiple_of(4) { 4 } else { 1 }
 }
+
+/// How many operands of `buffers` arrays each a launch can bind beside `others`; at least one.
+pub(crate) fn arrays_together(client: &Client, buffers: usize, others: usize) -> usize {
+    let most = client.properties().hardware.max_bindings as usize;
+    (most.saturating_sub(others) / buffers).max(1)
+}
+
+/// `items` in groups of at most `most` whose members are all `alike`; groups and members keep their order.
+pub(crate) fn groups<T>(items: &[T], alike: impl Fn(&T, &T) -> bool, most: usize) -> Vec<Vec<&T>> {
+    let mut groups: Vec<Vec<&T>> = Vec::new();
+    for item in items {
+        match groups.iter_mut().find(|group| group.len() < most && alike(group[0], item)) {
+            Some(group) => group.push(item),
+            None => groups.push(vec![item]),
+        }
+    }
+    groups
+}
+
+/// At least `each` cubes for each of `operands` arrays of `count` elements, `each` last; kernels find the
+/// array by `CUBE_POS / each`.
+pub(crate) fn elements_of_each(
+    client: &Client,
+    count: usize,
+    operands: usize,
+) -> (CubeCount, CubeDim, usize) {
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube);
+    let each = count.div_ceil(units as usize);
+    (cubes(client, each * operands), CubeDim::new_1d(units), each)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn groups_hold_all_items_once_and_in_order() {
+        let items = [3, 5, 3, 3, 5, 7, 3];
+        let found = groups(&items, |a, b| a == b, 3);
+        assert_eq!(found, [vec![&3, &3, &3], vec![&5, &5], vec![&7], vec![&3]]);
+        let single = groups(&items, |a, b| a == b, 1);
+        assert_eq!(single.concat(), items.iter().collect::<Vec<_>>());
+    }
+}

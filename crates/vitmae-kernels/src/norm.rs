@@ -16,6 +16,8 @@ use crate::{Array, Client, Dtype, launch};
 const PART: usize = 16 * 1024;
 /// Most cubes of one array.
 const PARTS: usize = 1024;
+/// Most arrays of a launch, where the device binds enough buffers.
+const TOGETHER: usize = 16;
 /// The exponent's bits of an f32, all set in infinities and NaN.
 const EXPONENT: u32 = 0x7f80_0000;
 
@@ -30,7 +32,8 @@ pub fn sum_of_squares(client: &Client, x: &Array, sum: &Array) {
     sum_of_squares_of_all(client, &[x], sum);
 }
 
-/// The same over several arrays, as for all gradients of a model: a launch for each, and one more.
+/// The same over several arrays, as for all gradients of a model. Arrays of one length and type share
+/// launches of up to sixteen, as far as the device binds that many buffers; one more adds it all up.
 ///
 /// # Panics
 /// As [`sum_of_squares`].
@@ -82,22 +85,28 @@ pub fn clip_scale(client: &Client, value: &Array, longest: Option<f32>, scale: &
 /// The sum of all squares, or its root.
 fn sum_all(client: &Client, arrays: &[&Array], sum: &Array, root: bool) {
     assert_eq!((sum.len, sum.dtype), (1, Dtype::F32), "norm: sum");
-    let parts: Vec<usize> = arrays.iter().map(|x| x.len.div_ceil(PART).min(PARTS)).collect();
-    let total: usize = parts.iter().sum();
+    let parts = |x: &Array| x.len.div_ceil(PART).min(PARTS);
+    let total: usize = arrays.iter().map(|x| parts(x)).sum();
     let partial = Array::empty(client, total, Dtype::F32);
+    let alike = |a: &&Array, b: &&Array| (a.len, a.dtype) == (b.len, b.dtype);
+    let together = launch::arrays_together(client, 1, 1).min(TOGETHER);
     let mut first = 0;
-    for (x, parts) in arrays.iter().zip(parts).filter(|(x, _)| x.len > 0) {
+    for group in launch::groups(arrays, alike, together) {
+        let (x, parts) = (group[0], parts(group[0]));
+        if x.len == 0 {
+            continue;
+        }
         let vector = launch::vector_size(x.len);
         let vectors = x.len / vector;
-        let (count, units) = launch::rows(client, parts);
-        // SAFETY: guarded by the number of vectors and of parts.
+        let (count, units) = launch::rows(client, parts * group.len());
+        // SAFETY: guarded by the number of vectors, of parts and of arrays.
         unsafe {
             squares_kernel::launch_unchecked(
                 client,
                 count,
                 units,
                 vector,
-                x.arg(),
+                group.iter().map(|x| x.arg()).collect(),
                 partial.arg(),
                 vectors as u32,
                 vectors.div_ceil(parts) as u32,
@@ -106,7 +115,7 @@ fn sum_all(client: &Client, arrays: &[&Array], sum: &Array, root: bool) {
                 x.dtype.elem(),
             );
         }
-        first += parts;
+        first += parts * group.len();
     }
     let (count, units) = launch::rows(client, 1);
     // SAFETY: guarded by the number of partial sums; one cube writes one value.
@@ -123,10 +132,10 @@ fn sum_all(client: &Client, arrays: &[&Array], sum: &Array, root: bool) {
     }
 }
 
-/// One cube sums one part: units take turns, so that neighbours load neighbours.
+/// One cube sums one part of one array: units take turns, so that neighbours load neighbours.
 #[cube(launch_unchecked)]
 fn squares_kernel<F: Float, N: Size>(
-    x: &[Vector<F, N>],
+    arrays: &Sequence<Box<[Vector<F, N>]>>,
     partial: &mut [f32],
     vectors: u32,
     per_part: u32,
@@ -134,15 +143,21 @@ fn squares_kernel<F: Float, N: Size>(
     parts: u32,
     #[define(F)] _dtype: ElemType,
 ) {
-    let part = CUBE_POS as u32;
+    let cube = CUBE_POS as u32;
+    let (array, part) = (cube / parts, cube % parts);
     let behind = (part + 1) * per_part;
     let end = select(behind < vectors, behind, vectors);
     let mut sums = Vector::<f32, N>::new(0.0f32);
-    let mut i = part * per_part + UNIT_POS;
-    while i < end {
-        let values = Vector::<f32, N>::cast_from(x[i as usize]);
-        sums += values * values;
-        i += ROW_UNITS;
+    #[unroll]
+    for k in 0..arrays.len() {
+        if array == k as u32 {
+            let mut i = part * per_part + UNIT_POS;
+            while i < end {
+                let values = Vector::<f32, N>::cast_from(arrays[k][i as usize]);
+                sums += values * values;
+                i += ROW_UNITS;
+            }
+        }
     }
     let mut sum = 0.0f32;
     #[unroll]
@@ -150,8 +165,8 @@ fn squares_kernel<F: Float, N: Size>(
         sum += sums.extract(lane);
     }
     let total = cube_sum(sum, ROW_UNITS);
-    if UNIT_POS == 0 && part < parts {
-        partial[(first + part) as usize] = total;
+    if UNIT_POS == 0 && array < arrays.len() as u32 {
+        partial[(first + cube) as usize] = total;
     }
 }
 

@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Attended, Dropout};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{Linear, Param};
+use crate::{LayerNorm, LayerNormCache, Linear, Param};
 
 /// `y = residual + projection(attention(qkv(x)))`.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct AttentionCache {
 }
 
 impl Attention {
+    /// `y` and the norm of it with which the other half of a block begins: `(y, norm(y), …)`.
+    ///
     /// # Shapes
     /// `x, residual: [B, N, D]` → the same
     ///
@@ -36,21 +38,25 @@ impl Attention {
         &self,
         x: &Tensor,
         residual: &Tensor,
+        norm: &LayerNorm,
         probabilities_dropout: Option<Dropout>,
         output_dropout: Option<Dropout>,
-    ) -> Result<(Tensor, AttentionCache), TensorError> {
+    ) -> Result<(Tensor, Tensor, AttentionCache, LayerNormCache), TensorError> {
         let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
         let attended = ops::attention(&qkv, self.heads, probabilities_dropout.as_ref())?;
         let mixed = &attended.out; // [B, N, D]
-        let y = match &output_dropout {
-            None => self.projection.forward_residual(mixed, residual)?,
+        let (y, normed, of_norm) = match &output_dropout {
+            None => norm.forward_sum(&self.projection, mixed, residual)?,
             Some(dropout) => {
-                ops::dropout(&self.projection.forward(mixed)?, Some(residual), dropout)?
+                let projected = self.projection.forward(mixed)?;
+                let y = ops::dropout(&projected, Some(residual), dropout)?;
+                let (normed, of_norm) = norm.forward(y.clone())?;
+                (y, normed, of_norm)
             }
         };
         let heads = self.heads;
         let cache = AttentionCache { qkv, attended, heads, probabilities_dropout, output_dropout };
-        Ok((y, cache))
+        Ok((y, normed, cache, of_norm))
     }
 
     /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients; `x` is that of

@@ -65,9 +65,9 @@ impl Block {
     ) -> Result<(Tensor, BlockCache), TensorError> {
         let (normed, norm1) = self.norm1.forward(x.clone())?;
         let BlockDropout { probabilities, projection, mlp } = *dropout;
-        let (a, attention) = self.attention.forward(&normed, &x, probabilities, projection)?;
-        drop((x, normed));
-        let (normed, norm2) = self.norm2.forward(a.clone())?;
+        let (a, normed, attention, norm2) =
+            self.attention.forward(&normed, &x, &self.norm2, probabilities, projection)?;
+        drop(x);
         let (y, mlp) = self.mlp.forward(&normed, &a, mlp)?;
         Ok((y, BlockCache { norm1, attention, norm2, mlp }))
     }

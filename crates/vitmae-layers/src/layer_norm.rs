@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Normalised};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{MakeParam, Param};
+use crate::{Linear, MakeParam, Param};
 
 /// `y = (x − mean) · rstd · weight + bias` over the last axis.
 #[derive(Clone, Debug)]
@@ -47,6 +47,29 @@ impl LayerNorm {
         let Normalised { y, mean, rstd } =
             ops::layer_norm(&x, &self.weight.value, &self.bias.value, self.eps)?;
         Ok((y, LayerNormCache { x, mean, rstd }))
+    }
+
+    /// `sum = residual + linear(x)` and its norm: `(sum, y)`, in one pass on a GPU.
+    ///
+    /// # Errors
+    /// [`TensorError`] if a shape does not fit.
+    pub fn forward_sum(
+        &self,
+        linear: &Linear,
+        x: &Tensor,
+        residual: &Tensor,
+    ) -> Result<(Tensor, Tensor, LayerNormCache), TensorError> {
+        let Some(bias) = &linear.bias else {
+            let sum = linear.forward_residual(x, residual)?;
+            let (y, cache) = self.forward(sum.clone())?;
+            return Ok((sum, y, cache));
+        };
+        let of_linear = (&linear.weight.value, &bias.value);
+        let of_norm = (&self.weight.value, &self.bias.value);
+        let (precision, eps) = (linear.precision, self.eps);
+        let (sum, Normalised { y, mean, rstd }) =
+            ops::linear_residual_norm(precision, x, of_linear, residual, of_norm, eps)?;
+        Ok((sum.clone(), y, LayerNormCache { x: sum, mean, rstd }))
     }
 
     /// The output once more, for a backward pass that did not keep it: the same bits.

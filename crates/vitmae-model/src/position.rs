@@ -12,7 +12,7 @@
 //! Source: `get_2d_sincos_pos_embed` of transformers 4.57.6.
 
 use vitmae_tensor::ops::{self, BicubicKernel};
-use vitmae_tensor::{Tensor, TensorError};
+use vitmae_tensor::{Indices, Tensor, TensorError};
 
 use crate::Interpolation;
 
@@ -65,9 +65,7 @@ impl Resampling {
         if self.from == self.to {
             return Ok(table.clone());
         }
-        let (class, rows, width) = split(table)?;
-        let rows = ops::interpolation(&rows, self.from, self.to, self.kernel)?;
-        join(&class, &rows, width)
+        self.around(table, |rows| ops::interpolation(rows, self.from, self.to, self.kernel))
     }
 
     /// The gradient of the table from that of [`apply`](Self::apply)'s result.
@@ -75,26 +73,33 @@ impl Resampling {
         if self.from == self.to {
             return Ok(dout.clone());
         }
-        let (class, rows, width) = split(dout)?;
-        let rows = ops::interpolation_backward(&rows, self.from, self.to, self.kernel)?;
-        join(&class, &rows, width)
+        self.around(dout, |rows| ops::interpolation_backward(rows, self.from, self.to, self.kernel))
     }
-}
 
-/// The class row's values, the other rows `[L, D]`, and D.
-fn split(table: &Tensor) -> Result<(Vec<f32>, Tensor, usize), TensorError> {
-    let width = table.shape().last().copied().unwrap_or(0);
-    let mut class = table.to_vec()?;
-    let rows = class.split_off(width.min(class.len()));
-    let count = rows.len().checked_div(width).unwrap_or(0);
-    Ok((class, Tensor::from_vec(table.device(), &[count, width], rows)?, width))
-}
-
-fn join(class: &[f32], rows: &Tensor, width: usize) -> Result<Tensor, TensorError> {
-    let mut all = class.to_vec();
-    all.extend(rows.to_vec()?);
-    let count = all.len().checked_div(width).unwrap_or(0);
-    Tensor::from_vec(rows.device(), &[1, count, width], all)
+    /// `change` of the rows `[L, D]` behind the class row, which is put in front again; all on the table's device.
+    fn around(
+        &self,
+        table: &Tensor, // [1, 1 + L, D]
+        change: impl Fn(&Tensor) -> Result<Tensor, TensorError>,
+    ) -> Result<Tensor, TensorError> {
+        let device = table.device();
+        let (count, width) = match *table.shape() {
+            [_, count, width] if count > 0 => (count - 1, width),
+            _ => return Ok(table.clone()), // of no size: nothing to resample
+        };
+        let ids = |rows: std::ops::Range<usize>| {
+            let ids: Vec<u32> = rows.map(|row| row as u32).collect();
+            Indices::from_slice(device, &[1, ids.len()], &ids)
+        };
+        let class = ops::gather(table, &ids(0..1)?)?;
+        let rows = ops::gather(table, &ids(1..1 + count)?)?.reshape(&[count, width])?;
+        let rows = change(&rows)?;
+        let count = rows.shape()[0];
+        let rows = rows.reshape(&[1, count, width])?;
+        // The adjoint of choosing rows puts them in their places among zeros.
+        let class = ops::gather_backward(&class, &ids(0..1)?, 1 + count)?;
+        ops::add(&class, &ops::gather_backward(&rows, &ids(1..1 + count)?, 1 + count)?)
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod patches;
 mod reduce;
 
 pub use activation::{Activation, activation, activation_backward};
-pub use adamw::{AdamW, adamw};
+pub use adamw::{AdamW, AdamWParameter, adamw};
 pub use attention::{Attended, attention, attention_backward, attention_probabilities};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use decoder_assembly::{
@@ -35,7 +35,7 @@ pub use encoder_assembly::{
 };
 pub use gather::{gather, gather_backward};
 pub use interpolation::{BicubicKernel, interpolation, interpolation_backward};
-pub use layer_norm::{Normalised, layer_norm, layer_norm_backward};
+pub use layer_norm::{Normalised, layer_norm, layer_norm_backward, linear_residual_norm};
 pub use linear::{
     Precision, linear, linear_activation, linear_backward_bias, linear_backward_input,
     linear_backward_weight, linear_residual,

@@ -77,28 +77,24 @@ impl AdamW {
         scale: &Tensor,
     ) -> Result<(), TrainerError> {
         self.updates += 1;
-        for (parameter, moments) in parameters.into_iter().zip(&mut self.moments) {
-            let Some(moments) = moments else { continue };
-            let decayed = is_decayed(&parameter.name, parameter.value.shape().len());
-            let settings = ops::AdamW {
-                lr,
-                betas: self.options.betas,
-                eps: self.options.eps,
-                weight_decay: if decayed { self.options.weight_decay } else { 0.0 },
-                step: self.updates,
-            };
-            let zero;
-            let gradient = match &parameter.grad {
-                Some(gradient) => gradient,
-                None => {
-                    zero = Tensor::zeros(parameter.value.device(), parameter.value.shape())?;
-                    &zero
-                }
-            };
-            let Moments { m, v } = moments;
-            ops::adamw(&mut parameter.value, gradient, m, v, scale, &settings)?;
+        let AdamWOptions { betas, eps, weight_decay } = self.options;
+        // A parameter that no gradient reached counts as one with gradient 0.
+        let mut zeros = Vec::new();
+        for parameter in parameters.iter().filter(|p| p.trainable && p.grad.is_none()) {
+            zeros.push(Tensor::zeros(parameter.value.device(), parameter.value.shape())?);
         }
-        Ok(())
+        let mut zeros = zeros.iter();
+        let mut updated = Vec::with_capacity(parameters.len());
+        for (parameter, moments) in parameters.into_iter().zip(&mut self.moments) {
+            let Some(Moments { m, v }) = moments else { continue };
+            let decayed = is_decayed(&parameter.name, parameter.value.shape().len());
+            let weight_decay = if decayed { weight_decay } else { 0.0 };
+            let settings = ops::AdamW { lr, betas, eps, weight_decay, step: self.updates };
+            let Some(gradient) = parameter.grad.as_ref().or_else(|| zeros.next()) else { continue };
+            let value = &mut parameter.value;
+            updated.push(ops::AdamWParameter { value, gradient, m, v, settings });
+        }
+        Ok(ops::adamw(&mut updated, scale)?)
     }
 
     /// Updates made so far; the bias correction depends on it.

@@ -111,6 +111,39 @@ fn several_parameters_keep_their_own_settings_over_steps() {
 }
 
 #[test]
+fn parameters_that_share_launches_are_updated_as_alone() {
+    let (client, mut draws) = (client(), Draws::new(4));
+    assert!(client.properties().hardware.max_bindings >= 9, "this device does not share launches");
+    // More than a launch takes, of three lengths and two settings, mixed.
+    let counts: Vec<usize> = (0..31).map(|i| [768, 1030, 0, 7][i % 4]).collect();
+    let settings = [0.0, 0.1].map(|weight_decay| Settings { weight_decay, ..settings(3) });
+    let of = |i: usize| settings[i % 2];
+    let scale = Array::from_f32(&client, &[0.5]);
+    let states: Vec<[Vec<f32>; 3]> = counts
+        .iter()
+        .map(|&n| [draws.vec_f32(n), draws.vec_f32(n), second_moment(&mut draws, n)])
+        .collect();
+    let gradients: Vec<Vec<f32>> = counts.iter().map(|&n| draws.vec_f32(n)).collect();
+    let on_gradients: Vec<_> = gradients.iter().map(|g| Array::from_f32(&client, g)).collect();
+    let on_states: Vec<_> = states
+        .iter()
+        .map(|state| state.each_ref().map(|part| Canary::filled(&client, part)))
+        .collect();
+    let parameters: Vec<_> = (on_states.iter().zip(&on_gradients).enumerate())
+        .map(|(i, (state, gradient))| {
+            let [value, m, v] = state.each_ref().map(Canary::array);
+            Parameter { value, gradient, m, v, settings: of(i) }
+        })
+        .collect();
+    adamw::step(&client, &parameters, &scale);
+    for (i, found) in on_states.into_iter().enumerate() {
+        let alone =
+            step(&client, states[i].each_ref().map(|part| &part[..]), &gradients[i], 0.5, of(i));
+        assert_eq!(found.map(|part| part.finish(&client, "state")), alone, "parameter {i}");
+    }
+}
+
+#[test]
 fn the_scale_is_a_factor_of_the_gradient_and_zero_stops_the_update() {
     let (client, mut draws) = (client(), Draws::new(3));
     let (value, gradient) = (draws.vec_f32(100), draws.vec_f32(100));

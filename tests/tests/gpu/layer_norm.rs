@@ -83,6 +83,57 @@ fn forward_equals_the_reference() {
 }
 
 #[test]
+fn the_norm_of_a_sum_equals_the_norm_of_the_stored_sum() {
+    let (client, mut draws) = (device::client(), Draws::new(4));
+    assert!(client.properties().hardware.max_bindings >= 9, "this device does it in two passes");
+    for dtype in device::dtypes(&client) {
+        for (n, d) in device::some(&SHAPES, dtype) {
+            let x = device::rounded(&input(&mut draws, n, d), dtype);
+            let residual = device::rounded(&draws.vec_f32(n * d), dtype);
+            let [shift, weight, bias] = [0; 3].map(|_| draws.vec_f32(d));
+            let [sum, y, alone] = [0; 3].map(|_| Canary::poisoned(&client, n * d, dtype));
+            let [mean, rstd, alone_mean, alone_rstd] =
+                [0; 4].map(|_| Canary::poisoned(&client, n, Dtype::F32));
+            let (weight, bias) =
+                (&Array::from_f32(&client, &weight), &Array::from_f32(&client, &bias));
+            let added = layer_norm::Residual {
+                shift: &Array::from_f32(&client, &shift),
+                residual: &Array::from_f32_as(&client, &residual, dtype),
+            };
+            let on_x = &Array::from_f32_as(&client, &x, dtype);
+            let (sum_out, y_out) = (sum.array(), y.array());
+            layer_norm::forward_residual(
+                &client,
+                on_x,
+                added,
+                weight,
+                bias,
+                EPS,
+                sum_out,
+                y_out,
+                mean.array(),
+                rstd.array(),
+            );
+            let (y_out, mean_out, rstd_out) =
+                (alone.array(), alone_mean.array(), alone_rstd.array());
+            layer_norm::forward(&client, sum_out, weight, bias, EPS, y_out, mean_out, rstd_out);
+            let columns = shift.iter().cycle();
+            let expected: Vec<f64> = (x.iter().zip(&residual).zip(columns))
+                .map(|((&x, &r), &s)| f64::from(x) + f64::from(s) + f64::from(r))
+                .collect();
+            let name = format!("{n}x{d} {dtype}");
+            let tolerance = stored(dtype, 4.0, tolerance_at(3, 4.0));
+            assert_close(&format!("sum {name}"), &sum.finish(&client, "sum"), &expected, tolerance);
+            for (fused, alone) in [(y, alone), (mean, alone_mean), (rstd, alone_rstd)] {
+                let (fused, alone) =
+                    (fused.finish(&client, "fused"), alone.finish(&client, "alone"));
+                assert_eq!(fused, alone, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn backward_equals_the_reference() {
     let (client, mut draws) = (device::client(), Draws::new(2));
     for dtype in device::dtypes(&client) {

@@ -43,6 +43,22 @@ fn the_sum_over_several_arrays_is_that_of_their_sums() {
 }
 
 #[test]
+fn arrays_that_share_launches_count_once_each() {
+    let (client, mut draws) = (client(), Draws::new(3));
+    assert!(client.properties().hardware.max_bindings >= 17, "this device does not share launches");
+    let arrays: Vec<Vec<f32>> = (0..60).map(|i| draws.vec_f32([1028, 20_000, 5][i % 3])).collect();
+    let on_arrays: Vec<_> = arrays.iter().map(|x| Array::from_f32(&client, x)).collect();
+    let expected: f64 = arrays.iter().map(|x| reference::sum_of_squares(&widen(x))).sum();
+    let twin = |sum: &mut [f32]| {
+        sum[0] = arrays.iter().map(|x| cpu::sum_of_squares(x)).sum::<f64>() as f32;
+    };
+    let tolerance = tolerance_at(50_000, 0.0);
+    assert_output(&client, "shared", Dtype::F32, &[expected], tolerance, twin, |sum| {
+        norm::sum_of_squares_of_all(&client, &on_arrays.iter().collect::<Vec<_>>(), sum);
+    });
+}
+
+#[test]
 fn the_norm_is_the_root_of_the_sum() {
     let client = client();
     let arrays = [[3.0f32, 0.0, 4.0], [0.0, 12.0, 0.0]].map(|x| Array::from_f32(&client, &x));

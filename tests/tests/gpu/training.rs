@@ -2,6 +2,7 @@
 
 use vitmae_layers::Param;
 use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_tensor::ops::AdamWParameter;
 use vitmae_tensor::{Device, Tensor};
 use vitmae_testing::close::{Tolerance, assert_close};
 use vitmae_testing::draws::Draws;
@@ -170,7 +171,9 @@ fn a_clone_on_the_gpu_is_independent_once_written() {
     };
     let (mut m, mut v) = (zeros(), zeros());
     let scale = Tensor::from_slice(&gpu(), &[], &[1.0]).unwrap();
-    vitmae_tensor::ops::adamw(&mut value, &gradient, &mut m, &mut v, &scale, &settings).unwrap();
+    let (gradient, value_now) = (&gradient, &mut value);
+    let parameter = AdamWParameter { value: value_now, gradient, m: &mut m, v: &mut v, settings };
+    vitmae_tensor::ops::adamw(&mut [parameter], &scale).unwrap();
     assert_eq!(before.to_vec().unwrap(), [1.0, 2.0, 3.0]);
     assert_close("value", &value.to_vec().unwrap(), &[0.5, 1.5, 2.5], Tolerance::new(1e-5, 0.0));
 }

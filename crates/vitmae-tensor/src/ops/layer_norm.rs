@@ -4,6 +4,7 @@ use vitmae_cpu::layer_norm as cpu;
 #[cfg(feature = "gpu")]
 use vitmae_kernels::layer_norm as gpu;
 
+use super::linear::Precision;
 use crate::{Tensor, TensorError};
 
 /// Result of [`layer_norm`].
@@ -51,6 +52,56 @@ pub fn layer_norm(
         cpu::forward(x.as_slice(), weight, bias, eps, y, mean.make_mut(), rstd.make_mut());
     })?;
     Ok(Normalised { y, mean, rstd })
+}
+
+/// `sum = x · weightᵀ + bias + residual`, the end of one half of a block, and the [`layer_norm`] of the sum
+/// with which the other begins; a GPU does all but the product in one pass. Returns the sum too.
+///
+/// # Shapes
+/// `x: […, in]`, `weight: [D, in]`, `bias, norm_weight, norm_bias: [D]`, `residual: […, D]` → `sum, y: […, D]`
+///
+/// # Errors
+/// Those of [`linear_residual`](super::linear_residual) and of [`layer_norm`].
+pub fn linear_residual_norm(
+    precision: Precision,
+    x: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    residual: &Tensor,
+    (norm_weight, norm_bias): (&Tensor, &Tensor),
+    eps: f32,
+) -> Result<(Tensor, Normalised), TensorError> {
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        const OP: &str = "linear_residual_norm";
+        let product = super::linear(precision, x, weight, None)?;
+        let (rows, width) = product.rows(OP, "residual")?;
+        residual.expect(OP, "residual", product.shape())?;
+        bias.expect(OP, "bias", &[width])?;
+        norm_weight.expect(OP, "norm_weight", &[width])?;
+        norm_bias.expect(OP, "norm_bias", &[width])?;
+        Tensor::expect_together(OP, &[x, bias, residual, norm_weight, norm_bias])?;
+        let device = x.device();
+        let [sum, y] = [0, 1].map(|_| Tensor::empty(device, product.shape()));
+        let [mean, rstd] = [0, 1].map(|_| Tensor::empty(device, &[rows]));
+        let (sum, y, mean, rstd) = (sum?, y?, mean?, rstd?);
+        let added = gpu::Residual { shift: bias.array(), residual: residual.array() };
+        gpu::forward_residual(
+            client,
+            product.array(),
+            added,
+            norm_weight.array(),
+            norm_bias.array(),
+            eps,
+            sum.array(),
+            y.array(),
+            mean.array(),
+            rstd.array(),
+        );
+        return Ok((sum, Normalised { y, mean, rstd }));
+    }
+    let sum = super::linear_residual(precision, x, weight, Some(bias), residual)?;
+    let normalised = layer_norm(&sum, norm_weight, norm_bias, eps)?;
+    Ok((sum, normalised))
 }
 
 /// Returns `dx`, the gradient `residual` that goes around the norm included, and adds to the slots of

@@ -246,6 +246,11 @@ fn call_layer_norm(desk: &Desk) {
         let [weight, bias] = [(); 2].map(|()| desk.f32(width));
         let [mean, rstd] = [(); 2].map(|()| desk.f32(rows));
         layer_norm::forward(client, &x, &weight, &bias, 1e-6, &y, &mean, &rstd);
+        let sum = desk.act(rows * width);
+        let added = layer_norm::Residual { shift: &bias, residual: &residual };
+        layer_norm::forward_residual(
+            client, &x, added, &weight, &bias, 1e-6, &sum, &y, &mean, &rstd,
+        );
         let [dx, dy] = [(); 2].map(|()| desk.act(rows * width));
         let [dweight, dbias] = [(); 2].map(|()| desk.f32(width));
         for (residual, accumulate) in [(None, false), (Some(&residual), true)] {
@@ -326,11 +331,15 @@ fn call_reduce(desk: &Desk) {
 }
 
 fn call_adamw(desk: &Desk) {
-    let [value, gradient, m, v] = [(); 4].map(|()| desk.f32(H * D));
+    // Twelve blocks have one of these each.
+    let arrays: Vec<[Array; 4]> = (0..12).map(|_| [(); 4].map(|()| desk.f32(H * D))).collect();
     let settings =
         adamw::Settings { lr: 1e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05, step: 1 };
-    let parameter = adamw::Parameter { value: &value, gradient: &gradient, m: &m, v: &v, settings };
-    adamw::step(&desk.client, &[parameter], &desk.f32(1));
+    let parameters: Vec<_> = arrays
+        .iter()
+        .map(|[value, gradient, m, v]| adamw::Parameter { value, gradient, m, v, settings })
+        .collect();
+    adamw::step(&desk.client, &parameters, &desk.f32(1));
 }
 
 fn call_interpolation(desk: &Desk) {
