@@ -83,10 +83,9 @@ impl Paper {
         }
         let compiled = catch_unwind(AssertUnwindSafe(|| self.target.compile(kernel)));
         let mut result = compiled.unwrap_or_else(|panic| Err(message(panic.as_ref())));
-        // The smallest number of storage buffers that WebGPU guarantees, less the one for sizes.
-        let buffers = arguments.resources.len();
-        if buffers > 7 {
-            result = Err(format!("{buffers} buffers, at most 7 are portable"));
+        let (buffers, most) = (arguments.resources.len(), self.target.max_bindings());
+        if buffers > most as usize {
+            result = Err(format!("{buffers} buffers, the device binds at most {most}"));
         }
         let (call, dtype) = (book.call, book.dtype.clone());
         let name = kernel.name().split('<').next().unwrap_or_default().to_owned();

@@ -155,6 +155,16 @@ impl Target {
         }
     }
 
+    /// Most buffers of a launch: the smallest number that WebGPU guarantees, less the one for sizes; what
+    /// Vulkan has where it has more; the runtimes' own numbers.
+    pub(crate) fn max_bindings(self) -> u32 {
+        match self {
+            Self::Wgsl { .. } => 7,
+            Self::SpirV { .. } | Self::Metal => 30,
+            _ => 1024,
+        }
+    }
+
     /// What a device of this kind says of itself; after the runtimes of CubeCL.
     pub(crate) fn properties(self) -> (DeviceProperties, TargetProperties) {
         let plane = if self == Self::HipCdna2 { 64 } else { 32 };
@@ -165,7 +175,7 @@ impl Target {
             vector_register_count: None,
             plane_size_min: plane,
             plane_size_max: plane,
-            max_bindings: if webgpu { 7 } else { 1024 },
+            max_bindings: self.max_bindings(),
             max_shared_memory_size: if webgpu { 16 * 1024 } else { 48 * 1024 },
             max_cube_count: (65535, 65535, 65535),
             max_units_per_cube: units,
