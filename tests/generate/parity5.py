@@ -2,8 +2,8 @@
 
     python parity5.py OUT_DIR LATER_DIR          (packages: requirements-parity5.txt)
 
-OUT_DIR gets cases of layout `hf`: the numbers of 5.23.0 with weights under the names of 4.x. LATER_DIR gets
-5.x's own two layouts and the activations that 4.57.6 lacks, which are not read yet.
+OUT_DIR gets the numbers of 5.23.0, with weights under the names of 4.x and in 5.x's own two layouts. LATER_DIR gets
+the activations that 4.57.6 lacks, which this project does not have yet.
 """
 
 import re
@@ -72,9 +72,9 @@ def main(out, later):
     case(out, "v5-rectangle-24x16", 402, NARROW, image=(24, 16))
     case(out, "v5-act-gelu-fast", 403, TINY, hidden_act="gelu_fast", qkv_bias=False)
     case(out, "v5-narrow", 404, NARROW, gradients=True, norm_pix_loss=True)
-    case(later, "v5-saved", 405, NARROW, layout="hf5")
-    case(later, "v5-memory", 406, NARROW, layout="hf5-memory", norm_pix_loss=True)
-    case(later, "v5-saved-no-qkv-bias", 407, TINY, layout="hf5", qkv_bias=False)
+    case(out, "v5-saved", 405, NARROW, layout="hf5")
+    case(out, "v5-memory", 406, NARROW, layout="hf5-memory", norm_pix_loss=True)
+    case(out, "v5-saved-no-qkv-bias", 407, TINY, layout="hf5", qkv_bias=False)
     case(later, "v5-act-hardswish", 408, TINY, hidden_act="hardswish")
     case(later, "v5-act-sqrtsoftplus", 409, TINY, hidden_act="sqrtsoftplus")
 

@@ -54,12 +54,12 @@ pub struct Contradiction {
 }
 
 impl Architecture {
-    /// Reads the sizes off `tensors`; nothing is found in a layout that is not read.
+    /// Reads the sizes off `tensors`.
     pub fn infer(layout: Layout, tensors: &[TensorInfo]) -> Architecture {
         let mut sizes = Architecture::default();
         for tensor in tensors {
             if let Some((name, _)) = layout.internal(&tensor.name) {
-                sizes.take(&name, &tensor.shape);
+                sizes.take(&name, &layout.order(&tensor.name).our_shape(&tensor.shape));
             }
         }
         if sizes.num_hidden_layers > 0 {

@@ -21,6 +21,14 @@ pub fn write_atomically(
     path: &Path,
     contents: impl FnOnce(&mut dyn Write) -> Result<(), WeightsError>,
 ) -> Result<(), WeightsError> {
+    write_atomically_seekable(path, |out| contents(out))
+}
+
+/// [`write_atomically`] for formats whose writer goes back.
+pub(crate) fn write_atomically_seekable(
+    path: &Path,
+    contents: impl FnOnce(&mut BufWriter<File>) -> Result<(), WeightsError>,
+) -> Result<(), WeightsError> {
     // A link keeps pointing at the file that is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let old = fs::metadata(&target).ok();

@@ -7,7 +7,9 @@ use vitmae_model::{ConfigError, ModelError};
 
 use crate::comparison::Mismatch;
 use crate::dtype::Dtype;
+use crate::hdf5::Hdf5Fault;
 use crate::layout::Layout;
+use crate::torch::TorchFault;
 
 /// Why weights or a model folder were not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +217,46 @@ pub enum WeightsError {
         expected: usize,
     },
 
+    /// The index of shards is not the JSON that it has to be.
+    #[error("shards: the index is not what transformers writes")]
+    IndexJson {
+        /// What the parser says, with line and column.
+        source: serde_json::Error,
+    },
+    /// An index leads away from its folder.
+    #[error("shards: the index names `{name}`, expected the name of a file beside it")]
+    ShardName {
+        /// The name.
+        name: String,
+    },
+    /// A shard holds a tensor that belongs elsewhere.
+    #[error(
+        "shards: `{shard}` holds tensor `{name}`, which the index {}",
+        listed.as_ref().map_or("does not list".to_string(), |l| format!("expects in `{l}`"))
+    )]
+    ShardTensor {
+        /// The tensor.
+        name: String,
+        /// Where it lies.
+        shard: String,
+        /// Where the index says it lies.
+        listed: Option<String>,
+    },
+    /// A shard lacks a tensor.
+    #[error("shards: the index expects tensor `{name}` in `{shard}`, which does not hold it")]
+    NotInShard {
+        /// The tensor.
+        name: String,
+        /// The shard.
+        shard: String,
+    },
+    /// A PyTorch archive was refused.
+    #[error(transparent)]
+    Torch(#[from] TorchFault),
+    /// An HDF5 file was refused.
+    #[error(transparent)]
+    Hdf5(#[from] Hdf5Fault),
+
     /// A model folder lacks a file it must have.
     #[error("`{}` has no `{file}`\nhelp: {help}", folder.display())]
     NotInFolder {
@@ -246,21 +288,37 @@ pub enum WeightsError {
     #[error(transparent)]
     Model(#[from] ModelError),
 
+    /// There is no configuration, and the weights do not say how many heads the model has.
+    #[error(
+        "there is no `config.json`, and a width of {width} is that of no published model, so that its {what} are \
+         unknown\nhelp: put the model's `config.json` beside the weights, or give the number"
+    )]
+    NoHeads {
+        /// The model's width.
+        width: usize,
+        /// `attention heads` or `decoder attention heads`.
+        what: &'static str,
+    },
+    /// There is no configuration, and the weights do not show a size.
+    #[error(
+        "there is no `config.json`, and the weights do not show `{key}`\nhelp: put the model's `config.json` beside \
+         the weights"
+    )]
+    NotShown {
+        /// The key of the configuration.
+        key: &'static str,
+    },
+    /// A file is in the way.
+    #[error("`{}` exists\nhelp: name another place, or allow it to be replaced", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// No name in the file belongs to a layout of ViTMAE.
     #[error("no tensor name belongs to a ViTMAE: the file holds {}", list(names, 3))]
     UnknownLayout {
         /// Names in the file.
         names: Vec<String>,
-    },
-    /// The layout is known, but not read yet.
-    #[error(
-        "the tensors are in the layout of {layout}, which this version does not read\nhelp: it \
-         reads {}",
-        Layout::read_ones()
-    )]
-    LayoutNotRead {
-        /// The layout found.
-        layout: Layout,
     },
     /// A layout has no name for a parameter.
     #[error("parameter `{name}` has no place in the layout of {layout}")]
@@ -291,6 +349,7 @@ impl WeightsError {
             // These name their file already.
             own @ (WeightsError::Io { .. }
             | WeightsError::NotAFile { .. }
+            | WeightsError::Exists { .. }
             | WeightsError::NotInFolder { .. }
             | WeightsError::File { .. }) => own,
             other => WeightsError::File { path: path.into(), source: Box::new(other) },

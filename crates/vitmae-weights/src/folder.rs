@@ -18,14 +18,16 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The image processor's file name.
 pub const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
-/// What a folder may hold in place of `model.safetensors`, and what to say about it.
-const OTHER_WEIGHTS: [(&str, &str); 5] = [
-    ("model.safetensors.index.json", "weights split over several files"),
-    ("pytorch_model.bin", "a PyTorch archive"),
-    ("pytorch_model.bin.index.json", "PyTorch archives"),
-    ("tf_model.h5", "TensorFlow weights"),
-    ("flax_model.msgpack", "Flax weights"),
+/// What a folder may hold as weights, the first that is there.
+const WEIGHTS: [&str; 5] = [
+    WEIGHTS_FILE,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
 ];
+/// Weights that are not read, and what they are.
+const OTHER_WEIGHTS: [(&str, &str); 1] = [("flax_model.msgpack", "Flax weights")];
 
 /// The two files of a model, found but not yet read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,19 +39,19 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Finds the files of `path`, a folder or a `.safetensors` file in one.
+    /// Finds the files of `path`, a folder or a file of weights.
     ///
     /// # Errors
     /// [`WeightsError::Io`] if `path` cannot be looked at, [`WeightsError::NotInFolder`] if a
-    /// folder holds no `model.safetensors`.
+    /// folder holds no weights that are read.
     pub fn find(path: &Path) -> Result<ModelFolder, WeightsError> {
         let failed = |source| WeightsError::Io { action: "open", path: path.into(), source };
         if !fs::metadata(path).map_err(failed)?.is_dir() {
             let config = path.with_file_name(CONFIG_FILE);
             return Ok(ModelFolder { weights: path.to_path_buf(), config });
         }
-        let weights = path.join(WEIGHTS_FILE);
-        if weights.exists() {
+        let weights = WEIGHTS.iter().map(|name| path.join(name)).find(|path| path.exists());
+        if let Some(weights) = weights {
             return Ok(ModelFolder { weights, config: path.join(CONFIG_FILE) });
         }
         let other = OTHER_WEIGHTS.iter().find(|(name, _)| path.join(name).exists());
@@ -58,7 +60,7 @@ impl ModelFolder {
                 "it holds {what} in `{name}`, which this version does not read; save the model as \
                  one `{WEIGHTS_FILE}`"
             ),
-            None => "name a folder with a model, or a `.safetensors` file".to_string(),
+            None => "name a folder with a model, or a file of weights".to_string(),
         };
         Err(WeightsError::NotInFolder { folder: path.into(), file: WEIGHTS_FILE, help })
     }
@@ -148,17 +150,15 @@ mod tests {
         assert_eq!(
             error.to_string(),
             format!(
-                "`{shown}` has no `model.safetensors`\nhelp: name a folder with a model, or a \
-                 `.safetensors` file"
+                "`{shown}` has no `model.safetensors`\nhelp: name a folder with a model, or a file of weights"
             )
         );
-        fs::write(folder.path().join("pytorch_model.bin"), "").unwrap();
+        fs::write(folder.path().join("flax_model.msgpack"), "").unwrap();
         let error = ModelFolder::find(folder.path()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
-                "`{shown}` has no `model.safetensors`\nhelp: it holds a PyTorch archive in \
-                 `pytorch_model.bin`, which this version does not read; save the model as one \
+                "`{shown}` has no `model.safetensors`\nhelp: it holds Flax weights in `flax_model.msgpack`, which this version does not read; save the model as one \
                  `model.safetensors`"
             )
         );

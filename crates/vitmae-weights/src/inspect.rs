@@ -11,8 +11,8 @@ use crate::dtype::Dtype;
 use crate::error::WeightsError;
 use crate::folder::ModelFolder;
 use crate::layout::Layout;
-use crate::safetensors_file::SafetensorsFile;
 use crate::safetensors_header::TensorInfo;
+use crate::weights_file::{Container, WeightsFile};
 
 /// What a file cannot say itself about the terms it may be used under.
 pub const LICENCE_NOTE: &str = "the file does not settle its licence: facebookresearch/mae \
@@ -25,8 +25,10 @@ pub const LICENCE_NOTE: &str = "the file does not settle its licence: facebookre
 pub struct Inspection {
     /// The weights file.
     pub path: PathBuf,
-    /// Its bytes.
+    /// Its bytes, or those of all shards.
     pub file_bytes: u64,
+    /// How they are kept.
+    pub container: Container,
     /// The layout of its names; none if they belong to none.
     pub layout: Option<Layout>,
     /// The sizes its shapes show.
@@ -67,14 +69,14 @@ impl Parameters {
     }
 }
 
-/// Looks at the model at `path`, a folder or a `.safetensors` file; a broken or missing
+/// Looks at the model at `path`, a folder or a file of weights; a broken or missing
 /// configuration is part of the answer and not an error.
 ///
 /// # Errors
-/// Those of [`ModelFolder::find`] and [`SafetensorsFile::open`].
+/// Those of [`ModelFolder::find`] and [`WeightsFile::open`].
 pub fn inspect(path: &Path) -> Result<Inspection, WeightsError> {
     let folder = ModelFolder::find(path)?;
-    let file = SafetensorsFile::open(&folder.weights)?;
+    let file = WeightsFile::open(&folder.weights)?;
     let tensors = file.tensors().to_vec();
     let layout = Layout::detect(tensors.iter().map(|tensor| tensor.name.as_str())).ok();
     let architecture = layout.map(|layout| Architecture::infer(layout, &tensors));
@@ -90,6 +92,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, WeightsError> {
     }
     Ok(Inspection {
         file_bytes: file.file_bytes(),
+        container: file.container(),
         layout,
         architecture,
         parameters: count(layout, &tensors),

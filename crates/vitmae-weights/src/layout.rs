@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::error::WeightsError;
-use crate::names;
+use crate::names::Family;
+use crate::order::Order;
 
 /// A set of names under which a ViTMAE is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,44 +16,42 @@ pub enum Layout {
     HuggingFaceEncoder,
     /// A state dict of transformers 5 as it is in memory (L3).
     Transformers5State,
+    /// The same of its bare `ViTMAEModel`.
+    Transformers5Encoder,
     /// What `save_pretrained` of transformers 5 writes (L4).
     Transformers5Saved,
     /// The original checkpoints' names, also timm's (L5).
     Original,
-    /// The TensorFlow classes' names (L7).
+    /// The TensorFlow classes' names (L6, L7).
     TensorFlow,
     /// OpenMMLab's mmpretrain.
     Mmpretrain,
 }
 
 use Layout::{
-    HuggingFace, HuggingFaceEncoder, Mmpretrain, Original, TensorFlow, Transformers5Saved,
-    Transformers5State,
+    HuggingFace, HuggingFaceEncoder, Mmpretrain, Original, TensorFlow, Transformers5Encoder,
+    Transformers5Saved, Transformers5State,
 };
 
 impl Layout {
-    /// Every layout, those that are read first.
-    pub const ALL: [Layout; 7] = [
+    /// Every layout; of two that a file could have, the first is taken.
+    pub const ALL: [Layout; 8] = [
         HuggingFace,
         HuggingFaceEncoder,
         Transformers5State,
+        Transformers5Encoder,
         Transformers5Saved,
         Original,
         TensorFlow,
         Mmpretrain,
     ];
 
-    /// Whether this version reads and writes the layout.
-    pub fn is_read(self) -> bool {
-        matches!(self, HuggingFace | HuggingFaceEncoder)
-    }
-
     /// The short name used in reports, `L1`…
     pub fn code(self) -> &'static str {
         match self {
             HuggingFace => "L1",
             HuggingFaceEncoder => "L2",
-            Transformers5State => "L3",
+            Transformers5State | Transformers5Encoder => "L3",
             Transformers5Saved => "L4",
             Original => "L5",
             TensorFlow => "L7",
@@ -69,7 +68,7 @@ impl Layout {
     ) -> Result<Layout, WeightsError> {
         let mut best = (0, HuggingFace);
         for layout in Layout::ALL {
-            let count = names.clone().filter(|name| layout.owns(name)).count();
+            let count = names.clone().filter(|name| layout.internal(name).is_some()).count();
             if count > best.0 {
                 best = (count, layout);
             }
@@ -83,70 +82,55 @@ impl Layout {
     }
 
     /// The tensors that hold our parameter `internal`, in the order their rows are joined; none if
-    /// the layout has no place for it or is not read.
+    /// the layout has no place for it.
     pub fn stored(self, internal: &str) -> Option<Vec<String>> {
-        match self {
-            HuggingFace => names::hugging_face(internal),
-            HuggingFaceEncoder => {
-                let names = names::hugging_face(internal)?;
-                names.iter().map(|name| name.strip_prefix("vit.").map(str::to_string)).collect()
-            }
-            _ => None,
+        let names = self.family().stored(internal)?;
+        if !self.is_bare() {
+            return Some(names);
         }
+        names.iter().map(|name| name.strip_prefix("vit.").map(str::to_string)).collect()
     }
 
     /// Our parameter that the tensor `stored` holds, and which part of it.
     pub fn internal(self, stored: &str) -> Option<(String, usize)> {
-        match self {
-            HuggingFace => names::internal(stored),
-            HuggingFaceEncoder => names::internal(&format!("vit.{stored}")),
-            _ => None,
+        match self.is_bare() {
+            false => self.family().internal(stored),
+            true => self.family().internal(&format!("vit.{stored}")),
         }
     }
 
-    /// The names of the layouts that are read.
-    pub(crate) fn read_ones() -> String {
-        let read: Vec<_> =
-            Layout::ALL.into_iter().filter(|l| l.is_read()).map(|l| l.to_string()).collect();
-        read.join("; ")
+    /// How the axes of the tensor `stored` lie.
+    pub fn order(self, stored: &str) -> Order {
+        match self {
+            TensorFlow if stored.ends_with("/projection/kernel:0") => Order::Hwio,
+            TensorFlow if stored.ends_with("/kernel:0") => Order::Transposed,
+            _ => Order::Same,
+        }
     }
 
-    /// Whether the layout could hold a tensor of this name.
-    fn owns(self, name: &str) -> bool {
-        let in_block_of_5 = |name: &str| {
-            [".attention.q_proj.", ".attention.k_proj.", ".attention.v_proj.", ".mlp.fc"]
-                .iter()
-                .chain(&[".attention.o_proj.", ".layernorm_before.", ".layernorm_after."])
-                .any(|part| name.contains(part))
-        };
+    /// What the layer norms of models that come in this layout add to the variance where no configuration says
+    /// it: the original's models have 1e-6, Hugging Face's 1e-12.
+    pub fn layer_norm_eps(self) -> f64 {
         match self {
-            HuggingFace | HuggingFaceEncoder => self.internal(name).is_some(),
-            // Names that two layouts share count for both, so that the blocks decide.
-            Transformers5State => {
-                let block = ["vit.layers.", "layers.", "decoder.decoder_layers."]
-                    .iter()
-                    .any(|stack| name.starts_with(stack));
-                (block && in_block_of_5(name))
-                    || (!name.contains("layer.") && HuggingFace.owns(name) && !block)
-            }
-            Transformers5Saved => {
-                let as_version_4 =
-                    name.replacen("decoder.decoder_encoder.layer.", "decoder.decoder_layers.", 1);
-                !name.starts_with("decoder.decoder_layers.") && HuggingFace.owns(&as_version_4)
-            }
-            Original => {
-                let singles = ["cls_token", "pos_embed", "mask_token", "decoder_pos_embed"];
-                let groups = ["patch_embed.", "blocks.", "norm.", "fc_norm.", "head."];
-                let decoder = ["decoder_embed.", "decoder_blocks.", "decoder_norm."];
-                singles.contains(&name)
-                    || groups.iter().chain(&decoder).any(|group| name.starts_with(group))
-                    || name.starts_with("decoder_pred.")
-            }
-            TensorFlow => {
-                (name.starts_with("vit/") || name.starts_with("decoder/")) && name.ends_with(":0")
-            }
-            Mmpretrain => ["backbone.", "neck."].iter().any(|group| name.starts_with(group)),
+            Original | Mmpretrain => 1e-6,
+            _ => 1e-12,
         }
+    }
+
+    fn family(self) -> Family {
+        match self {
+            HuggingFace | HuggingFaceEncoder => Family::HuggingFace,
+            Transformers5State | Transformers5Encoder => Family::State5,
+            Transformers5Saved => Family::Saved5,
+            Original => Family::Original,
+            TensorFlow => Family::TensorFlow,
+            Mmpretrain => Family::Mmpretrain,
+        }
+    }
+
+    /// Whether the encoder's names have no `vit.` in front, and others do not occur.
+    fn is_bare(self) -> bool {
+        matches!(self, HuggingFaceEncoder | Transformers5Encoder)
     }
 }
 
@@ -156,9 +140,10 @@ impl fmt::Display for Layout {
             HuggingFace => "Hugging Face transformers 4 (L1)",
             HuggingFaceEncoder => "a bare Hugging Face encoder (L2)",
             Transformers5State => "a transformers 5 state dict (L3)",
+            Transformers5Encoder => "a bare transformers 5 encoder (L3)",
             Transformers5Saved => "transformers 5 `save_pretrained` (L4)",
             Original => "the original checkpoints and timm (L5)",
-            TensorFlow => "the TensorFlow classes (L7)",
+            TensorFlow => "the TensorFlow classes (L6, L7)",
             Mmpretrain => "mmpretrain",
         })
     }
@@ -201,12 +186,15 @@ mod tests {
         ];
         let l5 =
             ["cls_token", "pos_embed", "blocks.0.attn.qkv.weight", "decoder_blocks.0.norm1.bias"];
+        let bare5 =
+            ["layers.0.mlp.fc1.weight", "layers.0.attention.q_proj.bias", "layernorm.weight"];
         let l7 = ["vit/embeddings/cls_token:0", "decoder/mask_token:0"];
         let mm = ["backbone.cls_token", "backbone.layers.0.ln1.weight", "neck.mask_token"];
         assert_eq!(detect(&l1), HuggingFace);
         assert_eq!(detect(&l1[..4]), HuggingFace, "a file without a decoder");
         assert_eq!(detect(&l2), HuggingFaceEncoder);
         assert_eq!(detect(&l3), Transformers5State);
+        assert_eq!(detect(&bare5), Transformers5Encoder);
         assert_eq!(detect(&l4), Transformers5Saved);
         assert_eq!(detect(&l5), Original);
         assert_eq!(detect(&l7), TensorFlow);
@@ -233,12 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_that_is_not_read_is_named() {
-        assert_eq!(
-            WeightsError::LayoutNotRead { layout: Original }.to_string(),
-            "the tensors are in the layout of the original checkpoints and timm (L5), which this \
-             version does not read\nhelp: it reads Hugging Face transformers 4 (L1); a bare \
-             Hugging Face encoder (L2)"
-        );
+    fn tensorflows_kernels_have_axes_of_their_own() {
+        let order = |name| TensorFlow.order(name);
+        assert_eq!(order("vit/embeddings/patch_embeddings/projection/kernel:0"), Order::Hwio);
+        assert_eq!(order("decoder/decoder_pred/kernel:0"), Order::Transposed);
+        assert_eq!(order("decoder/decoder_pred/bias:0"), Order::Same);
+        assert_eq!(HuggingFace.order("decoder.decoder_pred.weight"), Order::Same);
     }
 }

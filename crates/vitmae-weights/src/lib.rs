@@ -20,25 +20,32 @@ pub mod comparison;
 pub mod dtype;
 mod error;
 pub mod folder;
+pub mod hdf5;
+mod inferred;
 pub mod inspect;
 pub mod layout;
 pub mod loading;
 mod names;
+pub mod order;
 pub mod parameters;
 mod pretrained;
 pub mod safetensors_file;
 pub mod safetensors_header;
 pub mod safetensors_writer;
 pub mod saving;
+pub mod torch;
+pub mod weights_file;
 
 pub use atomic_file::write_atomically;
 pub use comparison::{LoadOptions, Mismatch};
 pub use dtype::Dtype;
 pub use error::WeightsError;
 pub use folder::ModelFolder;
+pub use hdf5::{Hdf5Fault, Hdf5File, write_hdf5};
 pub use inspect::{Inspection, inspect};
 pub use layout::Layout;
 pub use loading::LoadReport;
+pub use order::Order;
 pub use pretrained::{
     Pretrained, classifier_from_pretrained, encoder_from_pretrained, from_pretrained,
     save_pretrained, save_pretrained_with,
@@ -47,3 +54,5 @@ pub use safetensors_file::SafetensorsFile;
 pub use safetensors_header::TensorInfo;
 pub use safetensors_writer::{TensorToWrite, write_safetensors};
 pub use saving::SaveOptions;
+pub use torch::{TorchFault, TorchFile, write_torch};
+pub use weights_file::{Container, WeightsFile};

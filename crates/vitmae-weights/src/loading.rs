@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use vitmae_model::VitMaeConfig;
 
-use crate::comparison::{Fit, LoadOptions, compare};
+use crate::comparison::{Fit, LoadOptions, compare, part_shape};
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
 use crate::folder::ModelFolder;
+use crate::inferred::config_of_weights;
 use crate::layout::Layout;
+use crate::order::Order;
 use crate::parameters::{ModelKind, ParameterShape, expected_parameters};
-use crate::safetensors_file::SafetensorsFile;
+use crate::weights_file::WeightsFile;
 
 /// What was loaded, and what is remarkable about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +45,7 @@ pub struct LoadReport {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) config: VitMaeConfig,
-    file: SafetensorsFile,
+    file: WeightsFile,
     layout: Layout,
     fit: Fit,
 }
@@ -56,9 +58,14 @@ impl Opened {
         options: &LoadOptions,
     ) -> Result<Opened, WeightsError> {
         let folder = ModelFolder::find(path)?;
-        let file = SafetensorsFile::open(&folder.weights)?;
-        let layout = detect_read_layout(&file).map_err(|error| error.in_file(&folder.weights))?;
-        let config = folder.read_config()?;
+        let file = WeightsFile::open(&folder.weights)?;
+        let names = file.tensors().iter().map(|tensor| tensor.name.as_str());
+        let layout = Layout::detect(names).map_err(|error| error.in_file(&folder.weights))?;
+        let config = match folder.read_config() {
+            Err(WeightsError::NotInFolder { .. }) => config_of_weights(layout, &file, options)
+                .map_err(|error| error.in_file(&folder.weights))?,
+            other => other?,
+        };
         let expected = expected_parameters(&config, kind);
         let fit = compare(layout, file.tensors(), &config, &expected, options)
             .map_err(|mismatch| WeightsError::Mismatch(mismatch).in_file(&folder.weights))?;
@@ -75,25 +82,37 @@ impl Opened {
             layout: self.layout,
             metadata: self.file.metadata().clone(),
             dtypes: BTreeMap::new(),
-            missing: self.fit.missing,
-            unexpected: self.fit.unexpected,
+            missing: std::mem::take(&mut self.fit.missing),
+            unexpected: std::mem::take(&mut self.fit.unexpected),
             nan: 0,
             infinite: 0,
             non_finite: Vec::new(),
             zero_position_tables: Vec::new(),
         };
-        for found in &self.fit.found {
-            let mut values = Vec::new();
-            for part in &found.parts {
-                self.file.append_f32(part, &mut values)?;
-                if let Some(tensor) = self.file.get(part) {
-                    *report.dtypes.entry(tensor.dtype).or_default() += 1;
-                }
+        for index in 0..self.fit.found.len() {
+            let values = self.values(index)?;
+            let found = &self.fit.found[index];
+            for tensor in found.parts.iter().filter_map(|part| self.file.get(part)) {
+                *report.dtypes.entry(tensor.dtype).or_default() += 1;
             }
             report.look_at(&found.parameter.name, &values);
             put(&found.parameter, values)?;
         }
         Ok(report)
+    }
+
+    /// The values of the parameter `index` among those found, in our order.
+    pub(crate) fn values(&mut self, index: usize) -> Result<Vec<f32>, WeightsError> {
+        let found = &self.fit.found[index];
+        let shape = part_shape(&found.parameter.shape, found.parts.len());
+        let mut values = Vec::new();
+        for part in &found.parts {
+            match self.layout.order(part) {
+                Order::Same => self.file.append_f32(part, &mut values)?,
+                order => values.extend(order.to_ours(self.file.read_f32(part)?, &shape)),
+            }
+        }
+        Ok(values)
     }
 }
 
@@ -112,12 +131,6 @@ impl LoadReport {
     }
 }
 
-/// The file's layout, if this version reads it.
-pub(crate) fn detect_read_layout(file: &SafetensorsFile) -> Result<Layout, WeightsError> {
-    let layout = Layout::detect(file.tensors().iter().map(|tensor| tensor.name.as_str()))?;
-    if layout.is_read() { Ok(layout) } else { Err(WeightsError::LayoutNotRead { layout }) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -126,7 +139,6 @@ mod tests {
 
     use super::*;
     use crate::saving::{SaveOptions, Saved, save};
-    use crate::{TensorToWrite, write_safetensors};
 
     fn tiny() -> VitMaeConfig {
         let text = r#"{
@@ -172,6 +184,13 @@ mod tests {
             (Layout::HuggingFace, ModelKind::PreTraining),
             (Layout::HuggingFace, ModelKind::Classifier),
             (Layout::HuggingFaceEncoder, ModelKind::Encoder),
+            (Layout::Transformers5State, ModelKind::PreTraining),
+            (Layout::Transformers5Encoder, ModelKind::Encoder),
+            (Layout::Transformers5Saved, ModelKind::PreTraining),
+            (Layout::Original, ModelKind::PreTraining),
+            (Layout::Original, ModelKind::MeanClassifier),
+            (Layout::TensorFlow, ModelKind::PreTraining),
+            (Layout::Mmpretrain, ModelKind::PreTraining),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a/new/folder");
@@ -200,7 +219,7 @@ mod tests {
     fn query_key_and_value_are_stored_apart_in_this_order() {
         let folder = tempfile::tempdir().unwrap();
         store(folder.path(), Layout::HuggingFace, ModelKind::PreTraining, &SaveOptions::default());
-        let mut file = SafetensorsFile::open(&folder.path().join("model.safetensors")).unwrap();
+        let mut file = WeightsFile::open(&folder.path().join("model.safetensors")).unwrap();
         let expected = expected_parameters(&tiny(), ModelKind::PreTraining);
         let name = "vit.blocks.1.attention.qkv.weight";
         let index = expected.iter().position(|p| p.name == name).unwrap();
@@ -281,28 +300,6 @@ mod tests {
         assert_eq!(report.non_finite, ["vit.norm.bias"]);
         assert_eq!(report.zero_position_tables, ["decoder.position_embeddings"]);
         assert!(loaded["vit.norm.bias"][0].is_nan());
-    }
-
-    #[test]
-    fn a_layout_that_is_not_read_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.safetensors");
-        let shape = vec![1];
-        let tensors = ["blocks.0.attn.qkv.weight", "cls_token"].map(|name| TensorToWrite {
-            name: name.into(),
-            dtype: Dtype::F32,
-            shape: shape.clone(),
-        });
-        write_safetensors(&path, &BTreeMap::new(), &tensors, |_| Ok(vec![0.0])).unwrap();
-        let error =
-            load(folder.path(), ModelKind::PreTraining, &LoadOptions::default()).unwrap_err();
-        assert_eq!(error.to_string(), format!("`{}` cannot be used", path.display()));
-        assert_eq!(
-            error.source().unwrap().to_string(),
-            "the tensors are in the layout of the original checkpoints and timm (L5), which this \
-             version does not read\nhelp: it reads Hugging Face transformers 4 (L1); a bare \
-             Hugging Face encoder (L2)"
-        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 use vitmae_model::VitMaeConfig;
 
 use crate::atomic_file::write_atomically;
+use crate::comparison::part_shape;
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
 use crate::folder::{CONFIG_FILE, WEIGHTS_FILE};
@@ -60,7 +61,8 @@ pub(crate) fn save(
         let all = values(place.parameter)?;
         // A part of a join is a run of whole rows.
         let length = all.len() / place.parts;
-        Ok(all.into_iter().skip(place.part * length).take(length).collect())
+        let part: Vec<f32> = all.into_iter().skip(place.part * length).take(length).collect();
+        Ok(model.layout.order(&tensor.name).to_stored(part, &place.shape))
     })?;
     let path = folder.join(CONFIG_FILE);
     let text = with_class(model.config, model.class).to_json();
@@ -78,6 +80,8 @@ struct Place {
     parameter: usize,
     part: usize,
     parts: usize,
+    /// Its shape in our order of axes.
+    shape: Vec<usize>,
 }
 
 fn tensors_of(
@@ -91,13 +95,12 @@ fn tensors_of(
             return Err(WeightsError::NoPlace { name, layout });
         };
         let parts = names.len();
-        let mut shape = parameter.shape.clone();
-        if let Some(rows) = shape.first_mut() {
-            *rows /= parts;
-        }
+        let shape = part_shape(&parameter.shape, parts);
         for (part, name) in names.into_iter().enumerate() {
-            tensors.push(TensorToWrite { name: name.clone(), dtype, shape: shape.clone() });
-            places.insert(name, Place { parameter: index, part, parts });
+            let stored = model.layout.order(&name).stored_shape(&shape);
+            tensors.push(TensorToWrite { name: name.clone(), dtype, shape: stored });
+            let shape = shape.clone();
+            places.insert(name, Place { parameter: index, part, parts, shape });
         }
     }
     Ok((tensors, places))

@@ -5,7 +5,7 @@ use vitmae_layers::Param;
 use vitmae_model::{TrainOptions, VitMaeForPreTraining};
 use vitmae_tensor::Device;
 use vitmae_testing::cases::{Case, Layout};
-use vitmae_weights::{LoadOptions, encoder_from_pretrained, from_pretrained};
+use vitmae_weights::{Layout as Found, LoadOptions, encoder_from_pretrained, from_pretrained};
 
 use super::{Outputs, masking_of, options, pixels, put_by_stored_names};
 
@@ -65,13 +65,27 @@ pub(super) fn load(case: &Case, device: &Device) -> Result<(VitMaeForPreTraining
     Ok((from_pretrained(&copy, device, &options)?.0, 1.0))
 }
 
-/// The weights file, of a layout that is read.
+/// The weights file. Its layout is told by its contents, and `case.json` has to say the same.
 pub(super) fn weights(case: &Case) -> Result<std::path::PathBuf> {
+    let path = case.weights_path().context("it names no weights")?;
+    let found = vitmae_weights::inspect(&path)?.layout;
+    let fits = |layout| match layout {
+        Layout::Hf | Layout::Bin => matches!(
+            found,
+            Some(Found::HuggingFace | Found::HuggingFaceEncoder | Found::Transformers5State)
+        ),
+        Layout::HfBare => found == Some(Found::HuggingFaceEncoder),
+        Layout::Hf5 => found == Some(Found::Transformers5Saved),
+        Layout::Hf5Memory => {
+            matches!(found, Some(Found::Transformers5State | Found::Transformers5Encoder))
+        }
+        Layout::Fb => found == Some(Found::Original),
+        Layout::TfH5 | Layout::TfSafetensors => found == Some(Found::TensorFlow),
+    };
     match case.layout {
-        Some(Layout::Hf | Layout::HfBare) => {}
-        other => bail!("layout {other:?} is not read"),
+        Some(layout) if fits(layout) => Ok(path),
+        layout => bail!("case.json says layout {layout:?}, the file is of {found:?}"),
     }
-    case.weights_path().context("it names no weights")
 }
 
 /// Everything the model returns.
