@@ -11,7 +11,7 @@ use crate::{Global, model_folder};
 /// Example: vitmae inspect run/ckpt-00001000
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A model folder or a `.safetensors` file
+    /// A model folder or a file of weights
     #[arg(value_name = "DIR|FILE")]
     path: PathBuf,
     /// Print every tensor's name, type and shape
@@ -26,7 +26,8 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
         println!("{:#}", found.to_json());
         return Ok(0);
     }
-    println!("file        {} ({} bytes)", found.path.display(), found.file_bytes);
+    let (path, bytes) = (found.path.display(), found.file_bytes);
+    println!("file        {path} ({}, {bytes} bytes)", found.container);
     match found.layout {
         Some(layout) => println!("layout      {layout}"),
         None => println!("layout      unknown: no tensor name belongs to a ViTMAE"),

@@ -1,4 +1,5 @@
-//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, benchmark, list devices, demo.
+//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, convert, benchmark, list devices,
+//! demo.
 //!
 //! Results go to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 run failed, 2 usage,
 //! 3 bad input, 4 loss not finite, 5 device missing, 6 system or disk failure, 130 and 143 after
@@ -8,6 +9,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's job")]
 
 mod bench;
+mod convert;
 mod demo;
 mod device;
 mod doctor;
@@ -69,6 +71,8 @@ enum Command {
     Features(features::FeaturesArgs),
     /// Show what a checkpoint holds
     Inspect(inspect::InspectArgs),
+    /// Write a checkpoint in another layout
+    Convert(convert::ConvertArgs),
     /// List the devices and test each
     Doctor(doctor::DoctorArgs),
     /// Measure speed and memory
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
                 Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
                 Command::Features(args) => features::run(&args, &global, &device()?),
                 Command::Inspect(args) => inspect::run(&args, &global),
+                Command::Convert(args) => convert::run(&args, &global),
                 Command::Doctor(args) => doctor::run(&args, &global),
                 Command::Bench(args) => bench::run(&args, &global, &device()?),
                 Command::Demo(args) => demo::run(&args, &global, &device()?),

@@ -58,7 +58,7 @@ pub struct Parameters {
     pub decoder: u64,
     /// In a classifier.
     pub classifier: u64,
-    /// In tensors with no place in the model, or of a layout that is not read.
+    /// In tensors with no place in the model.
     pub other: u64,
 }
 
@@ -129,6 +129,7 @@ impl Inspection {
         json!({
             "path": self.path.display().to_string(),
             "file_bytes": self.file_bytes,
+            "container": self.container.to_string(),
             "layout": self.layout.map(Layout::code),
             "architecture": {
                 "hidden_size": sizes.hidden_size,

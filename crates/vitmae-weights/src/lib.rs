@@ -17,6 +17,7 @@
 pub mod architecture;
 pub mod atomic_file;
 pub mod comparison;
+pub mod conversion;
 pub mod dtype;
 mod error;
 pub mod folder;
@@ -38,6 +39,7 @@ pub mod weights_file;
 
 pub use atomic_file::write_atomically;
 pub use comparison::{LoadOptions, Mismatch};
+pub use conversion::{ConvertOptions, ConvertReport, Target, convert};
 pub use dtype::Dtype;
 pub use error::WeightsError;
 pub use folder::ModelFolder;

@@ -13,6 +13,7 @@ use crate::inferred::config_of_weights;
 use crate::layout::Layout;
 use crate::order::Order;
 use crate::parameters::{ModelKind, ParameterShape, expected_parameters};
+use crate::safetensors_header::TensorInfo;
 use crate::weights_file::WeightsFile;
 
 /// What was loaded, and what is remarkable about it.
@@ -45,9 +46,9 @@ pub struct LoadReport {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) config: VitMaeConfig,
-    file: WeightsFile,
-    layout: Layout,
-    fit: Fit,
+    pub(crate) file: WeightsFile,
+    pub(crate) layout: Layout,
+    pub(crate) fit: Fit,
 }
 
 impl Opened {
@@ -55,6 +56,29 @@ impl Opened {
     pub(crate) fn open(
         path: &Path,
         kind: ModelKind,
+        options: &LoadOptions,
+    ) -> Result<Opened, WeightsError> {
+        Self::open_as(path, |_, _| kind, options)
+    }
+
+    /// [`Opened::open`] as the model to which the tensors belong.
+    pub(crate) fn open_any(
+        path: &Path,
+        options: &LoadOptions,
+    ) -> Result<(Opened, ModelKind), WeightsError> {
+        let mut found = ModelKind::Encoder;
+        let kind = |layout: Layout, tensors: &[TensorInfo]| {
+            let names = tensors.iter().filter_map(|tensor| layout.internal(&tensor.name));
+            let names: Vec<String> = names.map(|(name, _)| name).collect();
+            found = ModelKind::of(names.iter().map(String::as_str));
+            found
+        };
+        Ok((Self::open_as(path, kind, options)?, found))
+    }
+
+    fn open_as(
+        path: &Path,
+        kind: impl FnOnce(Layout, &[TensorInfo]) -> ModelKind,
         options: &LoadOptions,
     ) -> Result<Opened, WeightsError> {
         let folder = ModelFolder::find(path)?;
@@ -66,7 +90,7 @@ impl Opened {
                 .map_err(|error| error.in_file(&folder.weights))?,
             other => other?,
         };
-        let expected = expected_parameters(&config, kind);
+        let expected = expected_parameters(&config, kind(layout, file.tensors()));
         let fit = compare(layout, file.tensors(), &config, &expected, options)
             .map_err(|mismatch| WeightsError::Mismatch(mismatch).in_file(&folder.weights))?;
         Ok(Opened { config, file, layout, fit })

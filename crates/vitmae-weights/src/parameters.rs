@@ -25,6 +25,30 @@ pub enum ModelKind {
     MeanClassifier,
 }
 
+impl ModelKind {
+    /// The model to which parameters of these names belong, the largest if there are several.
+    pub(crate) fn of<'a>(mut names: impl Iterator<Item = &'a str> + Clone) -> Self {
+        if names.clone().any(|name| name.starts_with("fc_norm.")) {
+            Self::MeanClassifier
+        } else if names.clone().any(|name| name.starts_with("classifier.")) {
+            Self::Classifier
+        } else if names.any(|name| name.starts_with("decoder.")) {
+            Self::PreTraining
+        } else {
+            Self::Encoder
+        }
+    }
+
+    /// Hugging Face's name of its class.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Encoder => "ViTMAEModel",
+            Self::PreTraining => "ViTMAEForPreTraining",
+            Self::Classifier | Self::MeanClassifier => "ViTForImageClassification",
+        }
+    }
+}
+
 /// The parameters of `kind` at the sizes of `config`, in the model's order.
 ///
 /// B batch does not occur; D encoder width, E decoder width, L patches, C channels.

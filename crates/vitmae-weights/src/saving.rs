@@ -53,19 +53,20 @@ pub(crate) fn save(
         path: folder.to_path_buf(),
         source,
     })?;
-    let (tensors, places) = tensors_of(model, options.dtype)?;
+    let stored = Stored::new(model.layout, model.parameters, |_| options.dtype)?;
     let mut metadata = options.metadata.clone();
     metadata.insert("format".to_string(), "pt".to_string());
-    write_safetensors(&folder.join(WEIGHTS_FILE), &metadata, &tensors, |tensor| {
-        let place = &places[&tensor.name];
-        let all = values(place.parameter)?;
-        // A part of a join is a run of whole rows.
-        let length = all.len() / place.parts;
-        let part: Vec<f32> = all.into_iter().skip(place.part * length).take(length).collect();
-        Ok(model.layout.order(&tensor.name).to_stored(part, &place.shape))
+    write_safetensors(&folder.join(WEIGHTS_FILE), &metadata, &stored.tensors, |tensor| {
+        stored.values(tensor, &mut values)
     })?;
+    let config = with_class(model.config, model.class);
+    write_config(folder, &config)
+}
+
+/// Writes `config.json` into `folder`, atomically.
+pub(crate) fn write_config(folder: &Path, config: &VitMaeConfig) -> Result<(), WeightsError> {
     let path = folder.join(CONFIG_FILE);
-    let text = with_class(model.config, model.class).to_json();
+    let text = config.to_json();
     write_atomically(&path, |out| {
         out.write_all(text.as_bytes()).map_err(|source| WeightsError::Io {
             action: "write",
@@ -73,6 +74,13 @@ pub(crate) fn save(
             source,
         })
     })
+}
+
+/// The tensors that parameters become in a layout.
+pub(crate) struct Stored {
+    pub(crate) tensors: Vec<TensorToWrite>,
+    layout: Layout,
+    places: HashMap<String, Place>,
 }
 
 /// Where the values of a stored tensor come from: part `part` of `parts` of a parameter.
@@ -84,26 +92,49 @@ struct Place {
     shape: Vec<usize>,
 }
 
-fn tensors_of(
-    model: &Saved<'_>,
-    dtype: Dtype,
-) -> Result<(Vec<TensorToWrite>, HashMap<String, Place>), WeightsError> {
-    let (mut tensors, mut places) = (Vec::new(), HashMap::new());
-    for (index, parameter) in model.parameters.iter().enumerate() {
-        let Some(names) = model.layout.stored(&parameter.name) else {
-            let (name, layout) = (parameter.name.clone(), model.layout);
-            return Err(WeightsError::NoPlace { name, layout });
-        };
-        let parts = names.len();
-        let shape = part_shape(&parameter.shape, parts);
-        for (part, name) in names.into_iter().enumerate() {
-            let stored = model.layout.order(&name).stored_shape(&shape);
-            tensors.push(TensorToWrite { name: name.clone(), dtype, shape: stored });
-            let shape = shape.clone();
-            places.insert(name, Place { parameter: index, part, parts, shape });
+impl Stored {
+    /// The tensors of `parameters`, with the element type of each.
+    pub(crate) fn new(
+        layout: Layout,
+        parameters: &[ParameterShape],
+        dtype: impl Fn(usize) -> Dtype,
+    ) -> Result<Stored, WeightsError> {
+        let (mut tensors, mut places) = (Vec::new(), HashMap::new());
+        for (index, parameter) in parameters.iter().enumerate() {
+            let Some(names) = layout.stored(&parameter.name) else {
+                return Err(WeightsError::NoPlace { name: parameter.name.clone(), layout });
+            };
+            let parts = names.len();
+            let shape = part_shape(&parameter.shape, parts);
+            for (part, name) in names.into_iter().enumerate() {
+                let stored = layout.order(&name).stored_shape(&shape);
+                tensors.push(TensorToWrite {
+                    name: name.clone(),
+                    dtype: dtype(index),
+                    shape: stored,
+                });
+                let shape = shape.clone();
+                places.insert(name, Place { parameter: index, part, parts, shape });
+            }
         }
+        Ok(Stored { tensors, layout, places })
     }
-    Ok((tensors, places))
+
+    /// The values of a tensor, from those of its parameter, which `all` gives by its index.
+    pub(crate) fn values(
+        &self,
+        tensor: &TensorToWrite,
+        all: &mut impl FnMut(usize) -> Result<Vec<f32>, WeightsError>,
+    ) -> Result<Vec<f32>, WeightsError> {
+        let place = &self.places[&tensor.name];
+        let mut values = all(place.parameter)?;
+        if place.parts > 1 {
+            // A part of a join is a run of whole rows.
+            let length = values.len() / place.parts;
+            values = values[place.part * length..][..length].to_vec();
+        }
+        Ok(self.layout.order(&tensor.name).to_stored(values, &place.shape))
+    }
 }
 
 /// The config with `architectures` in front, unless it names one: Hugging Face's tools choose the

@@ -170,3 +170,43 @@ fn a_short_demo_writes_everything() {
     let model = place.text("demo/model");
     Call::of(vitmae(&["inspect", &model])).succeeded();
 }
+
+#[test]
+fn a_trained_model_is_converted_there_and_back() {
+    let place = Workplace::new(8);
+    Call::of(place.pretrain("run", &[])).succeeded();
+    let (run, pth, back) = (place.text("run"), place.text("model.pth"), place.text("back"));
+    let call = Call::of(vitmae(&["convert", &run, "--to", "fb", &pth, "--json"])).succeeded();
+    let report = json(&call);
+    assert_eq!((&report["layout"], &report["to"]), (&Value::from("L1"), &Value::from("fb")));
+    let shown = Call::of(vitmae(&["inspect", &pth])).succeeded().stdout;
+    assert!(shown.contains("a PyTorch archive") && shown.contains("(L5)"), "{shown}");
+    let arguments = ["convert", &pth, "--to", "hf", &back];
+    let refused = Call::of(vitmae(&arguments));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("heads are unknown"), "{}", refused.stderr);
+    let text = fs::read_to_string(newest(&place).join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let heads = config["num_attention_heads"].to_string();
+    let decoder_heads = config["decoder_num_attention_heads"].to_string();
+    let mut arguments = arguments.to_vec();
+    arguments.extend(["--heads", &heads, "--decoder-heads", &decoder_heads]);
+    let call = Call::of(vitmae(&arguments)).succeeded();
+    assert_eq!(call.stdout.trim(), place.text("back/model.safetensors"));
+    let tensors = |path: &std::path::Path| {
+        let mut file = SafetensorsFile::open(path).unwrap();
+        let names: Vec<String> = file.tensors().iter().map(|t| t.name.clone()).collect();
+        names.into_iter().map(|name| (file.read_f32(&name).unwrap(), name)).collect::<Vec<_>>()
+    };
+    let before = tensors(&newest(&place).join("model.safetensors"));
+    assert_eq!(tensors(&place.path("back/model.safetensors")), before);
+    let again = Call::of(vitmae(&arguments));
+    assert_eq!(again.code, Some(3), "{}", again.stderr);
+    assert!(again.stderr.contains("exists\nhelp: name another place"), "{}", again.stderr);
+}
+
+/// The newest checkpoint of the run.
+fn newest(place: &Workplace) -> std::path::PathBuf {
+    let folders = fs::read_dir(place.path("run")).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|path| path.join("model.safetensors").exists()).max().unwrap()
+}
