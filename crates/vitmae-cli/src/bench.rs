@@ -75,12 +75,14 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             (flops::training(&config, kept), seconds, loss)
         }
         Task::Forward => {
+            model.pack_weights()?;
             let options = ForwardOptions::default();
             let (seconds, loss) =
                 measure(args.steps, || Ok(model.forward(&pixels, &masking, &options)?.loss))?;
             (flops::forward(&config, kept), seconds, loss)
         }
         Task::Features => {
+            model.vit.pack_weights()?;
             let (seconds, loss) = measure(args.steps, || {
                 model.vit.encode(&pixels, false)?.wait()?;
                 Ok(None)

@@ -59,6 +59,7 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
     let precision = args.precision.on(device)?;
     let mut model = encoder(&folder, device)?;
     model.set_precision(precision);
+    model.pack_weights()?;
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let (height, width) = config.image_size;

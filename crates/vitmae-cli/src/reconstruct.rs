@@ -65,6 +65,7 @@ pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u
     let precision = args.precision.on(device)?;
     let (mut model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
     model.set_precision(precision);
+    model.pack_weights()?;
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let ratio = args.mask_ratio.unwrap_or(config.mask_ratio);

@@ -2,7 +2,7 @@
 //!
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
 
-use crate::gemm::{Epilogue, MatRef, Precision, gemm};
+use crate::gemm::{Epilogue, MatRef, PackedB, Precision, gemm, gemm_packed};
 use crate::reduce;
 
 /// Sizes of a linear map.
@@ -34,6 +34,20 @@ pub fn forward(
     let Shape { rows, inputs, outputs } = shape;
     let x = MatRef::row_major(x, rows, inputs);
     gemm(precision, x, MatRef::row_major(weight, outputs, inputs).transposed(), y, false, epilogue);
+}
+
+/// The weight of [`forward`], packed once for many calls of [`forward_packed`].
+pub fn pack(precision: Precision, weight: &[f32], inputs: usize, outputs: usize) -> PackedB {
+    PackedB::new(precision, MatRef::row_major(weight, outputs, inputs).transposed())
+}
+
+/// [`forward`] with a weight from [`pack`]: the same bits.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn forward_packed(x: &[f32], weight: &PackedB, epilogue: Epilogue, rows: usize, y: &mut [f32]) {
+    let inputs = x.len().checked_div(rows).unwrap_or(0);
+    gemm_packed(MatRef::row_major(x, rows, inputs), weight, y, false, epilogue);
 }
 
 /// `dx = dy · weight`, `[N, in]`.

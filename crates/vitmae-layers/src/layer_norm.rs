@@ -64,11 +64,10 @@ impl LayerNorm {
             let (y, cache) = self.forward(sum.clone())?;
             return Ok((sum, y, cache));
         };
-        let of_linear = (&linear.weight.value, &bias.value);
+        let of_linear = (linear.weight(), &bias.value);
         let of_norm = (&self.weight.value, &self.bias.value);
-        let (precision, eps) = (linear.precision, self.eps);
         let (sum, Normalised { y, mean, rstd }) =
-            ops::linear_residual_norm(precision, x, of_linear, residual, of_norm, eps)?;
+            ops::linear_residual_norm(x, of_linear, residual, of_norm, self.eps)?;
         Ok((sum.clone(), y, LayerNormCache { x: sum, mean, rstd }))
     }
 

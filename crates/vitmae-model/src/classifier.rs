@@ -2,7 +2,7 @@
 
 use vitmae_layers::{LayerNorm, LayerNormCache, Linear, Param};
 use vitmae_tensor::ops::{self, Precision};
-use vitmae_tensor::{Device, Indices, Tensor};
+use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
 use crate::encoder::{Values, maker};
 use crate::{ForwardOptions, Masking, ModelError, TrainOptions, VitMaeConfig, VitMaeModel, init};
@@ -194,6 +194,15 @@ impl VitForImageClassification {
     pub fn set_precision(&mut self, precision: Precision) {
         self.vit.set_precision(precision);
         self.classifier.precision = precision;
+    }
+
+    /// As [`VitMaeModel::pack_weights`](crate::VitMaeModel::pack_weights).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pack_weights(&mut self) -> Result<(), TensorError> {
+        self.vit.pack_weights()?;
+        self.classifier.pack()
     }
 
     /// Every parameter: encoder, `fc_norm` if there is one, classifier.

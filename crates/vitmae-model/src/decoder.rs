@@ -160,6 +160,16 @@ impl VitMaeDecoder {
         all.for_each(|linear| linear.precision = precision);
     }
 
+    /// As [`VitMaeModel::pack_weights`](crate::VitMaeModel::pack_weights).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pack_weights(&mut self) -> Result<(), TensorError> {
+        let inside = self.transformer.linears_mut();
+        let mut all = [&mut self.embed, &mut self.prediction].into_iter().chain(inside);
+        all.try_for_each(Linear::pack)
+    }
+
     /// Every parameter: embed, mask token, positions, blocks, norm, prediction.
     pub fn parameters(&self) -> Vec<&Param> {
         let mut all = self.embed.parameters();

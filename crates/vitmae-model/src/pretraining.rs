@@ -2,7 +2,7 @@
 
 use vitmae_layers::Param;
 use vitmae_tensor::ops::{self, Precision, Target};
-use vitmae_tensor::{Device, Tensor};
+use vitmae_tensor::{Device, Tensor, TensorError};
 
 use crate::encoder::{Images, Values, maker};
 use crate::position::Resampling;
@@ -182,6 +182,15 @@ impl VitMaeForPreTraining {
     pub fn set_precision(&mut self, precision: Precision) {
         self.vit.set_precision(precision);
         self.decoder.set_precision(precision);
+    }
+
+    /// As [`VitMaeModel::pack_weights`](crate::VitMaeModel::pack_weights).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pack_weights(&mut self) -> Result<(), TensorError> {
+        self.vit.pack_weights()?;
+        self.decoder.pack_weights()
     }
 
     /// Every parameter, the encoder's first.

@@ -37,8 +37,8 @@ pub use gather::{gather, gather_backward};
 pub use interpolation::{BicubicKernel, interpolation, interpolation_backward};
 pub use layer_norm::{Normalised, layer_norm, layer_norm_backward, linear_residual_norm};
 pub use linear::{
-    Precision, linear, linear_activation, linear_backward_bias, linear_backward_input,
-    linear_backward_weight, linear_residual,
+    PackedWeight, Precision, Weight, linear, linear_activation, linear_backward_bias,
+    linear_backward_input, linear_backward_weight, linear_residual,
 };
 pub use loss::{Target, loss, loss_backward, normalise_targets};
 pub use norm::{clip_scale, global_norm};

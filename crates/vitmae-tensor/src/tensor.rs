@@ -194,6 +194,17 @@ impl Tensor {
         Ok(())
     }
 
+    /// Whether both are one memory, which no write has parted since the one was cloned from the other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.storage, &other.storage) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+            #[cfg(feature = "gpu")]
+            (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
+            #[cfg(feature = "gpu")]
+            _ => false,
+        }
+    }
+
     /// The values of a tensor of the CPU; operations check that their tensors share a device.
     pub(crate) fn as_slice(&self) -> &[f32] {
         match &self.storage {

@@ -3,7 +3,8 @@
 use vitmae_model::{
     ForwardOptions, Interpolation, Masking, TrainOptions, VitMaeConfig, VitMaeForPreTraining,
 };
-use vitmae_tensor::{Device, Indices, Tensor, ops};
+use vitmae_tensor::ops::{self, Precision};
+use vitmae_tensor::{Device, Indices, Tensor};
 use vitmae_testing::draws::Draws;
 
 use super::tiny;
@@ -37,6 +38,34 @@ fn outputs_have_their_shapes_and_are_there_when_asked_for() {
     assert_eq!(shapes(full.decoder_attentions), vec![vec![2, 2, 17, 17]; 1]);
     for row in full.attentions.unwrap()[0].to_vec().unwrap().chunks_exact(5) {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn packed_weights_give_the_same_bits_and_follow_every_change() {
+    let (config, mut draws) = (tiny::config(), Draws::new(6));
+    let (plain, masking) = (model(&config), tiny::masking(&config, 2, &mut draws));
+    let pixels = tiny::tensor(&config, 2, &tiny::pixels(&config, 2, &mut draws));
+    let logits = |model: &VitMaeForPreTraining| {
+        let output = model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap();
+        output.logits.to_vec().unwrap()
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (mut plain, mut packed) = (plain.clone(), plain.clone());
+        plain.set_precision(precision);
+        packed.set_precision(precision);
+        packed.pack_weights().unwrap();
+        assert_eq!(logits(&packed), logits(&plain));
+        // A change of values, and one of precision, is seen although nobody packs again.
+        for model in [&mut plain, &mut packed] {
+            let weight = &mut model.decoder.prediction.weight.value;
+            let halved: Vec<f32> = weight.to_vec().unwrap().iter().map(|w| 0.5 * w).collect();
+            weight.set(&halved).unwrap();
+        }
+        assert_eq!(logits(&packed), logits(&plain));
+        packed.set_precision(Precision::F32);
+        plain.set_precision(Precision::F32);
+        assert_eq!(logits(&packed), logits(&plain));
     }
 }
 

@@ -4,7 +4,7 @@ use vitmae_cpu::layer_norm as cpu;
 #[cfg(feature = "gpu")]
 use vitmae_kernels::layer_norm as gpu;
 
-use super::linear::Precision;
+use super::linear::Weight;
 use crate::{Tensor, TensorError};
 
 /// Result of [`layer_norm`].
@@ -63,9 +63,8 @@ pub fn layer_norm(
 /// # Errors
 /// Those of [`linear_residual`](super::linear_residual) and of [`layer_norm`].
 pub fn linear_residual_norm(
-    precision: Precision,
     x: &Tensor,
-    (weight, bias): (&Tensor, &Tensor),
+    (weight, bias): (Weight, &Tensor),
     residual: &Tensor,
     (norm_weight, norm_bias): (&Tensor, &Tensor),
     eps: f32,
@@ -73,7 +72,7 @@ pub fn linear_residual_norm(
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
         const OP: &str = "linear_residual_norm";
-        let product = super::linear(precision, x, weight, None)?;
+        let product = super::linear(x, weight, None)?;
         let (rows, width) = product.rows(OP, "residual")?;
         residual.expect(OP, "residual", product.shape())?;
         bias.expect(OP, "bias", &[width])?;
@@ -99,7 +98,7 @@ pub fn linear_residual_norm(
         );
         return Ok((sum, Normalised { y, mean, rstd }));
     }
-    let sum = super::linear_residual(precision, x, weight, Some(bias), residual)?;
+    let sum = super::linear_residual(x, weight, Some(bias), residual)?;
     let normalised = layer_norm(&sum, norm_weight, norm_bias, eps)?;
     Ok((sum, normalised))
 }

@@ -1,7 +1,7 @@
 //! Linear map over the last axis, with what is fused into it.
 
-use vitmae_cpu::gemm::Epilogue;
 pub use vitmae_cpu::gemm::Precision;
+use vitmae_cpu::gemm::{Epilogue, PackedB};
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::linear as gpu;
@@ -12,36 +12,101 @@ use crate::tensor::into_slot;
 use crate::tensor::slot_array;
 use crate::{Tensor, TensorError};
 
+/// A weight `[out, in]`, or a convolution's `[out, C, PH, PW]` with `in = C·PH·PW`, and how products with it
+/// are computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// Its values.
+    pub tensor: &'a Tensor,
+    /// Of the product.
+    pub precision: Precision,
+    /// The same values packed before; taken while they are the same, and in this precision.
+    pub packed: Option<&'a PackedWeight>,
+}
+
+/// A weight in the order in which the CPU's kernels read it, for forward passes that do not change it. Costs the
+/// memory of the weight once more, in bf16 half of it.
+pub struct PackedWeight {
+    source: Tensor,
+    precision: Precision,
+    packed: PackedB,
+}
+
+impl PackedWeight {
+    /// Packs a weight; none on a GPU, whose kernels read weights as they are.
+    ///
+    /// # Errors
+    /// [`TensorError::Rank`] if it has fewer than two sides.
+    pub fn new(weight: &Tensor, precision: Precision) -> Result<Option<Self>, TensorError> {
+        let (outputs, inputs) = sides("pack", weight)?;
+        if !weight.device().is_cpu() {
+            return Ok(None);
+        }
+        let packed = cpu::pack(precision, weight.as_slice(), inputs, outputs);
+        Ok(Some(Self { source: weight.clone(), precision, packed }))
+    }
+}
+
+impl std::fmt::Debug for PackedWeight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (shape, precision) = (self.source.shape(), self.precision);
+        f.debug_struct("PackedWeight")
+            .field("shape", &shape)
+            .field("precision", &precision)
+            .finish()
+    }
+}
+
+impl Weight<'_> {
+    /// `y = x · weightᵀ`, then the epilogue, on the CPU.
+    fn forward(&self, x: &Tensor, epilogue: Epilogue, shape: Shape, y: &mut [f32]) {
+        // A write to the weight gave it memory of its own, since the packed one holds a clone.
+        let fresh = |packed: &&PackedWeight| {
+            packed.precision == self.precision && packed.source.is(self.tensor)
+        };
+        match self.packed.filter(fresh) {
+            Some(packed) => {
+                cpu::forward_packed(x.as_slice(), &packed.packed, epilogue, shape.rows, y)
+            }
+            None => {
+                cpu::forward(
+                    self.precision,
+                    x.as_slice(),
+                    self.tensor.as_slice(),
+                    epilogue,
+                    shape,
+                    y,
+                );
+            }
+        }
+    }
+}
+
 /// `y = x · weightᵀ + bias`. In bf16 both factors are rounded on the way into the product, and sums are f32.
 ///
 /// # Shapes
-/// `x: […, in]`, `weight: [out, in]` (or a convolution's `[out, C, PH, PW]` with `in = C·PH·PW`),
-/// `bias: [out]` → `[…, out]`
+/// `x: […, in]`, `weight: [out, in]`, `bias: [out]` → `[…, out]`
 ///
 /// # Errors
 /// [`TensorError::Shape`] if a shape does not fit, [`TensorError::Precision`] for bf16 on a GPU.
 ///
 /// Source: `torch.nn.functional.linear`.
-pub fn linear(
-    precision: Precision,
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-) -> Result<Tensor, TensorError> {
+pub fn linear(x: &Tensor, weight: Weight, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
     const OP: &str = "linear";
-    let (shape, out) = check(OP, x, weight, bias)?;
+    let (shape, out) = check(OP, x, weight.tensor, bias)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, precision, x)?;
+        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, ..gpu::Epilogue::default() };
-        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        let weight = weight.tensor.array();
+        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
     Tensor::written(x.device(), &out, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
-        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        weight.forward(x, epilogue, shape, y);
     })
 }
 
@@ -50,30 +115,30 @@ pub fn linear(
 /// # Errors
 /// As [`linear`].
 pub fn linear_activation(
-    precision: Precision,
     x: &Tensor,
-    weight: &Tensor,
+    weight: Weight,
     bias: Option<&Tensor>,
     f: Activation,
 ) -> Result<(Tensor, Tensor), TensorError> {
     const OP: &str = "linear_activation";
-    let (shape, out) = check(OP, x, weight, bias)?;
+    let (shape, out) = check(OP, x, weight.tensor, bias)?;
     let mut pre = Tensor::empty(x.device(), &out)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, precision, x)?;
+        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let activation = Some((super::activation::of_kernels(f), pre.array()));
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, activation, residual: None };
-        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        let weight = weight.tensor.array();
+        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
         return Ok((pre, y));
     }
     let y = Tensor::written(x.device(), &out, |y| {
         let activation = Some((f, pre.make_mut()));
         let bias = bias.map(Tensor::as_slice);
         let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
-        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        weight.forward(x, epilogue, shape, y);
     })?;
     Ok((pre, y))
 }
@@ -83,29 +148,29 @@ pub fn linear_activation(
 /// # Errors
 /// As [`linear`]; `residual` has the shape of `y`.
 pub fn linear_residual(
-    precision: Precision,
     x: &Tensor,
-    weight: &Tensor,
+    weight: Weight,
     bias: Option<&Tensor>,
     residual: &Tensor,
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "linear_residual";
-    let (shape, out) = check(OP, x, weight, bias)?;
+    let (shape, out) = check(OP, x, weight.tensor, bias)?;
     residual.expect(OP, "residual", &out)?;
     Tensor::expect_together(OP, &[x, residual])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, precision, x)?;
+        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let (bias, residual) = (bias.map(Tensor::array), Some(residual.array()));
         let epilogue = gpu::Epilogue { bias, residual, activation: None };
-        gpu::forward(client, x.array(), weight.array(), epilogue, of_kernels(shape), y.array());
+        let weight = weight.tensor.array();
+        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
     Tensor::written(x.device(), &out, |y| {
         let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
         let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
-        cpu::forward(precision, x.as_slice(), weight.as_slice(), epilogue, shape, y);
+        weight.forward(x, epilogue, shape, y);
     })
 }
 

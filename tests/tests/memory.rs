@@ -1,0 +1,110 @@
+//! A steady training step asks the system for no memory: no large allocation, no page touched for the first time.
+//! A program of its own, since the allocator counts for the whole process.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_tensor::ops::Precision;
+use vitmae_tensor::{Device, Tensor};
+use vitmae_testing::draws::Draws;
+use vitmae_trainer::{AdamWOptions, TrainState};
+
+/// Bytes from which an allocation counts: shapes, lists of parameters and the pool's bookkeeping are far smaller,
+/// any activation or weight of the model below is larger.
+const LARGE: usize = 16 * 1024;
+
+static LARGE_ONES: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+fn count(bytes: usize) {
+    if bytes >= LARGE {
+        LARGE_ONES.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Pages that this process touched for the first time, so far; none where the system does not say.
+fn page_faults() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold spaces: state, parent, …, and tenth of the line `minflt`.
+    text.rsplit(')').next()?.split_whitespace().nth(7)?.parse().ok()
+}
+
+#[test]
+fn a_steady_step_asks_the_system_for_no_memory() {
+    let config = VitMaeConfig {
+        hidden_size: 192,
+        num_hidden_layers: 3,
+        num_attention_heads: 3,
+        intermediate_size: 768,
+        decoder_hidden_size: 128,
+        decoder_num_hidden_layers: 2,
+        decoder_num_attention_heads: 4,
+        decoder_intermediate_size: 512,
+        image_size: (64, 64),
+        patch_size: (8, 8),
+        ..VitMaeConfig::default()
+    };
+    let mut draws = Draws::new(1);
+    let batch = 8;
+    let pixels = draws.vec_f32(batch * 3 * 64 * 64);
+    let pixels = Tensor::from_vec(&Device::cpu(), &[batch, 3, 64, 64], pixels).unwrap();
+    let noise: Vec<f64> = (0..batch * 64).map(|_| draws.uniform()).collect();
+    let masking = Masking::from_noise(&noise, batch, 64, 0.75).unwrap();
+    for (precision, recompute) in
+        [(Precision::F32, false), (Precision::Bf16, false), (Precision::F32, true)]
+    {
+        let mut model = VitMaeForPreTraining::new(config.clone(), &Device::cpu(), 1).unwrap();
+        model.set_precision(precision);
+        let mut state = TrainState::new(model, AdamWOptions::default()).unwrap();
+        state.recompute = recompute;
+        let mut step = || state.train_step(&pixels, &masking, 1e-4).unwrap().item().unwrap();
+        for _ in 0..4 {
+            step();
+        }
+        let (large, faults) = (LARGE_ONES.load(Ordering::Relaxed), page_faults());
+        for _ in 0..5 {
+            step();
+        }
+        let name = format!("{precision:?}, recompute {recompute}");
+        let found = LARGE_ONES.load(Ordering::Relaxed) - large;
+        assert_eq!(found, 0, "{name}: allocations of {LARGE} bytes or more in five steps");
+        if let Some((before, after)) = faults.zip(page_faults()) {
+            // A thread's stack or the kernel itself may touch a page; activations would touch thousands.
+            let found = after - before;
+            assert!(found <= 32, "{name}: {found} pages touched for the first time in five steps");
+        }
+    }
+}
