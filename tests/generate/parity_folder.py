@@ -2,10 +2,9 @@
 
 import json
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 EXACT = {"atol": 0.0, "rtol": 0.0}
@@ -15,11 +14,19 @@ PIXELS = {"atol": 1e-6, "rtol": 0.0}
 
 
 def generator():
-    """The versions behind a case, without local build tags such as `+cpu`."""
-    return {name: version(name).split("+")[0] for name in ("transformers", "torch", "numpy", "pillow")}
+    """The versions behind a case, without local build tags such as `+cpu`; of what is installed."""
+    versions = {}
+    for name in ("transformers", "torch", "tensorflow", "numpy", "pillow"):
+        try:
+            versions[name] = version(name).split("+")[0]
+        except PackageNotFoundError:
+            pass
+    return versions
 
 
-def write_case(out, name, kind, tensors, tolerance, config=None, weights=None, layout="hf", **fields):
+def write_case(
+    out, name, kind, tensors, tolerance, config=None, weights=None, layout="hf", numerics="torch", **fields
+):
     """Writes the folder `out/name`; `weights` is a dict of tensors by the names of `layout`.
 
     `tensors` holds `input.*` and `expected.*`: torch or NumPy arrays in the type they are to have.
@@ -28,7 +35,7 @@ def write_case(out, name, kind, tensors, tolerance, config=None, weights=None, l
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    case = {"kind": kind, "numerics": "torch"}
+    case = {"kind": kind, "numerics": numerics}
     if weights is not None:
         case.update(layout=layout, weights="model.safetensors")
         save_file(arrays(weights), folder / "model.safetensors", metadata={"format": "pt"})
@@ -55,7 +62,7 @@ def arrays(tensors):
     """Contiguous NumPy arrays; refuses NaN, which would make a case that nothing can pass."""
     result = {}
     for name, value in tensors.items():
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
         assert np.isfinite(array).all(), f"{name} is not finite"
         # np.ascontiguousarray would turn a scalar into a vector.
         result[name] = np.array(array, order="C", copy=True)
