@@ -33,13 +33,13 @@ def run_classifier(x, labels, interpolate):
     return run
 
 
-def write(out, name, head, model, run, x, labels, image, config, weights):
+def write(out, name, head, model, run, x, labels, image, config, weights, **fields):
     expected = reference(f"classification-{name}", model, run, GRADIENTS)
     interpolation = dict(interpolate_pos_encoding=True) if image else {}
     write_case(
         out, f"classification-{name}", "classification",
         {"input.pixel_values": x, "input.labels": labels, **expected}, GRADIENTS,
-        config=config, weights=weights, head=head, **interpolation,
+        config=config, weights=weights, head=head, **interpolation, **fields,
     )
 
 
@@ -88,7 +88,7 @@ class MeanOfPatches(torch.nn.Module):
         return self.classifier(self.fc_norm(tokens[:, 1:].mean(dim=1)))
 
 
-def mean_fc_norm(out, name, seed, model, batch=3, image=None, ignored=None):
+def mean_fc_norm(out, name, seed, model, batch=3, image=None, ignored=None, file=lambda state: state, **fields):
     side = model.config.image_size
     x = pixels(seed, (batch, model.config.num_channels, *(image or (side, side))))
     labels = labels_of(batch, ignored)
@@ -102,7 +102,7 @@ def mean_fc_norm(out, name, seed, model, batch=3, image=None, ignored=None):
         loss.backward()
         return {"expected.logits": logits.detach(), "expected.loss": loss.detach(), **parameter_gradients(model)}
 
-    write(out, name, "mean-fc-norm", model, run, x, labels, image, config, model.state_dict())
+    write(out, name, "mean-fc-norm", model, run, x, labels, image, config, file(model.state_dict()), **fields)
 
 
 def classifier(seed, **fields):

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 EXACT = {"atol": 0.0, "rtol": 0.0}
@@ -15,12 +14,21 @@ PIXELS = {"atol": 1e-6, "rtol": 0.0}
 
 
 def generator():
-    """The versions behind a case, without local build tags such as `+cpu`."""
-    return {name: version(name).split("+")[0] for name in ("transformers", "torch", "numpy", "pillow")}
+    """The versions behind a case, without local build tags such as `+cpu`; of what is installed."""
+    versions = {}
+    for name in ("transformers", "torch", "tensorflow", "numpy", "pillow"):
+        try:
+            versions[name] = version(name).split("+")[0]
+        except PackageNotFoundError:
+            pass
+    return versions
 
 
-def write_case(out, name, kind, tensors, tolerance, config=None, weights=None, layout="hf", **fields):
-    """Writes the folder `out/name`; `weights` is a dict of tensors by the names of `layout`.
+def write_case(
+    out, name, kind, tensors, tolerance, config=None, weights=None, layout="hf", numerics="torch", **fields
+):
+    """Writes the folder `out/name`; `weights` is a dict of tensors by the names of `layout`, or a function that
+    writes a file of them into the folder and returns its name.
 
     `tensors` holds `input.*` and `expected.*`: torch or NumPy arrays in the type they are to have.
     """
@@ -28,8 +36,10 @@ def write_case(out, name, kind, tensors, tolerance, config=None, weights=None, l
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    case = {"kind": kind, "numerics": "torch"}
-    if weights is not None:
+    case = {"kind": kind, "numerics": numerics}
+    if callable(weights):
+        case.update(layout=layout, weights=weights(folder))
+    elif weights is not None:
         case.update(layout=layout, weights="model.safetensors")
         save_file(arrays(weights), folder / "model.safetensors", metadata={"format": "pt"})
     case.update(tolerance=tolerance, **fields)
@@ -55,7 +65,7 @@ def arrays(tensors):
     """Contiguous NumPy arrays; refuses NaN, which would make a case that nothing can pass."""
     result = {}
     for name, value in tensors.items():
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
         assert np.isfinite(array).all(), f"{name} is not finite"
         # np.ascontiguousarray would turn a scalar into a vector.
         result[name] = np.array(array, order="C", copy=True)

@@ -71,9 +71,12 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     python.script("images.py").argument(into("images")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
     images.run()?;
+    python.script("parity_layouts.py").argument(into("parity")).run()?;
     let newer =
         python.script("parity5.py").environment("PYTHONPATH", python.newer.display().to_string());
     newer.argument(into("parity")).argument(into("parity-later")).run()?;
+    // After the others: it adds to their folder.
+    python.tensorflow_script("parity_tf.py").argument(into("parity")).run()?;
 
     for folder in ["images", "parity", "parity-later"] {
         replace(&new.join(folder), &fixtures.join(folder))?;
@@ -82,10 +85,11 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 }
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
-/// so that PyTorch is installed once.
+/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy.
 struct Environments {
     python: String,
     newer: PathBuf,
+    tensorflow: String,
 }
 
 impl Environments {
@@ -95,18 +99,8 @@ impl Environments {
             Some(path) => std::path::absolute(path)?,
             None => workspace::root().join("target/fixtures-venv"),
         };
-        let python = venv.join("bin/python").display().to_string();
-        if !Path::new(&python).exists() {
-            let line = Line::new("python3", "-m venv").argument(venv.display().to_string());
-            line.run().context("Python 3.11 or later with its `venv` module is needed")?;
-        }
-        let install = |requirements: &[&str]| {
-            let line = Line::new(&python, "-m pip install --quiet --disable-pip-version-check");
-            requirements.iter().fold(line, |line, name| {
-                line.argument("--requirement")
-                    .argument(format!("tests/generate/requirements-{name}.txt"))
-            })
-        };
+        let python = python_of(&venv)?;
+        let install = |requirements: &[&str]| install(&python, requirements);
         install(&["parity", "images"]).run()?;
         let newer = venv.join("transformers5");
         if !newer.exists() {
@@ -115,12 +109,36 @@ impl Environments {
                 .argument(newer.display().to_string())
                 .run()?;
         }
-        Ok(Self { python, newer })
+        let tensorflow = python_of(&venv.join("tensorflow"))?;
+        self::install(&tensorflow, &["parity-tf"]).run()?;
+        Ok(Self { python, newer, tensorflow })
     }
 
     fn script(&self, name: &str) -> Line {
         Line::new(&self.python, "-B").argument(format!("tests/generate/{name}"))
     }
+
+    fn tensorflow_script(&self, name: &str) -> Line {
+        Line::new(&self.tensorflow, "-B").argument(format!("tests/generate/{name}"))
+    }
+}
+
+/// The interpreter of the environment `venv`, which is made if it is not there.
+fn python_of(venv: &Path) -> anyhow::Result<String> {
+    let python = venv.join("bin/python").display().to_string();
+    if !Path::new(&python).exists() {
+        let line = Line::new("python3", "-m venv").argument(venv.display().to_string());
+        line.run().context("Python 3.11 or later with its `venv` module is needed")?;
+    }
+    Ok(python)
+}
+
+/// The command that installs the packages of these lists.
+fn install(python: &str, requirements: &[&str]) -> Line {
+    let line = Line::new(python, "-m pip install --quiet --disable-pip-version-check");
+    requirements.iter().fold(line, |line, name| {
+        line.argument("--requirement").argument(format!("tests/generate/requirements-{name}.txt"))
+    })
 }
 
 /// Puts the folder `from` in the place of the folder `to`.

@@ -1,6 +1,6 @@
 //! From a model's predictions to what can be shown.
 
-use vitmae_model::VitMaeConfig;
+use vitmae_model::{Numerics, VitMaeConfig};
 
 /// Predicted patches as normalised pixels.
 ///
@@ -13,6 +13,8 @@ use vitmae_model::VitMaeConfig;
 pub fn predicted_pixels(config: &VitMaeConfig, logits: &[f32], pixels: &[f32]) -> Vec<f32> {
     let (height, width) = config.image_size;
     let channels = config.num_channels;
+    // A validated configuration records nothing else.
+    let population = matches!(Numerics::recorded(config), Ok(Numerics::Tf));
     let mut shown = vec![0.0; pixels.len()];
     for (patch, values) in logits.chunks_exact(config.patch_dim()).enumerate() {
         let places = places(config, patch);
@@ -21,7 +23,7 @@ pub fn predicted_pixels(config: &VitMaeConfig, logits: &[f32], pixels: &[f32]) -
                 .iter()
                 .map(|&(c, y, x)| f64::from(pixels[(c * height + y) * width + x]))
                 .collect();
-            statistics(&truth)
+            statistics(&truth, population)
         } else {
             (0.0, 1.0)
         };
@@ -33,12 +35,14 @@ pub fn predicted_pixels(config: &VitMaeConfig, logits: &[f32], pixels: &[f32]) -
     shown
 }
 
-/// Mean and the deviation of the loss: unbiased variance, 1e-6 inside the root.
-fn statistics(values: &[f64]) -> (f64, f64) {
+/// Mean and the deviation of the loss, 1e-6 inside the root; the variance is unbiased unless it is the
+/// population's, as in TensorFlow's classes.
+fn statistics(values: &[f64], population: bool) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (count - 1.0).max(1.0) + 1e-6).sqrt())
+    let divisor = if population { count } else { (count - 1.0).max(1.0) };
+    (mean, (squares / divisor + 1e-6).sqrt())
 }
 
 /// (channel, row, column) of each value of a patch, in the order of the prediction.
@@ -103,7 +107,7 @@ mod tests {
             let truth =
                 places(&config, patch).into_iter().map(|(c, y, x)| pixels[(c * 4 + y) * 6 + x]);
             let truth: Vec<f64> = truth.map(f64::from).collect();
-            let (mean, deviation) = statistics(&truth);
+            let (mean, deviation) = statistics(&truth, false);
             logits.extend(truth.iter().map(|value| ((value - mean) / deviation) as f32));
         }
         let shown = predicted_pixels(&config, &logits, &pixels);

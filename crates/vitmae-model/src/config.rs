@@ -19,6 +19,9 @@ use serde_json::{Map, Value};
 /// The key under which the way of resizing position tables is recorded (`hf1d` or `grid2d`).
 pub const INTERPOLATION_KEY: &str = "vitmae_interpolation";
 
+/// The key under which it is recorded whose arithmetic a model was trained with (`torch` or `tf`).
+pub const NUMERICS_KEY: &str = "vitmae_numerics";
+
 /// Sizes and choices of one ViTMAE; the field names and defaults are Hugging Face's.
 ///
 /// Small models are made by struct update and checked by [`VitMaeConfig::validate`]:
@@ -211,6 +214,11 @@ impl VitMaeConfig {
     /// The recorded way of resizing position tables, `hf1d` or `grid2d`, if the file names one.
     pub fn recorded_interpolation(&self) -> Option<&str> {
         self.extra.get(INTERPOLATION_KEY).and_then(Value::as_str)
+    }
+
+    /// Whose arithmetic is recorded, `torch` or `tf`, if the file says so.
+    pub fn recorded_numerics(&self) -> Option<&str> {
+        self.extra.get(NUMERICS_KEY).and_then(Value::as_str)
     }
 
     /// Counts the parameters without making them; saturates on absurd sizes.

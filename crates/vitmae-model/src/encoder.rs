@@ -129,7 +129,7 @@ impl VitMaeModel {
         options: &ForwardOptions,
     ) -> Result<VitMaeModelOutput, ModelError> {
         let images = self.images(pixels, options.interpolate_pos_encoding)?;
-        let resampling = self.resampling(images, options);
+        let resampling = self.resampling(images, options)?;
         let ids_keep = self.ids_keep(masking, images)?;
         let (x, _) = self.embed(pixels, &ids_keep, &resampling)?; // [B, 1 + K, D]
         let (states, attentions) = (options.output_hidden_states, options.output_attentions);
@@ -164,7 +164,7 @@ impl VitMaeModel {
         options: &TrainOptions,
     ) -> Result<(Tensor, EncoderCache), ModelError> {
         let images = self.images(pixels, options.forward.interpolate_pos_encoding)?;
-        let resampling = self.resampling(images, &options.forward);
+        let resampling = self.resampling(images, &options.forward)?;
         let ids_keep = self.ids_keep(masking, images)?;
         let (x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
         let (y, transformer) = self.transformer.forward(
@@ -218,9 +218,13 @@ impl VitMaeModel {
     }
 
     /// The encoder's table is always resampled in two dimensions.
-    fn resampling(&self, images: Images, options: &ForwardOptions) -> Resampling {
-        let (way, kernel) = (Interpolation::Grid2d, options.numerics.bicubic());
-        Resampling::new(self.config.grid(), images.grid, way, kernel)
+    fn resampling(
+        &self,
+        images: Images,
+        options: &ForwardOptions,
+    ) -> Result<Resampling, ModelError> {
+        let (way, numerics) = (Interpolation::Grid2d, options.numerics_of(&self.config)?);
+        Ok(Resampling::new(self.config.grid(), images.grid, way, numerics.bicubic()))
     }
 
     /// Checks a batch of images against the configuration.

@@ -129,13 +129,15 @@ pub enum ModelError {
         /// Patches of an image.
         patches: usize,
     },
-    /// A way of resizing position tables is not known.
-    #[error("config: `{key}` is `{found}`, expected `hf1d` or `grid2d`")]
-    Interpolation {
+    /// A choice that the configuration records is not known.
+    #[error("config: `{key}` is `{found}`, expected {expected}")]
+    Recorded {
         /// The key.
         key: &'static str,
         /// The value found.
         found: String,
+        /// The values there are.
+        expected: &'static str,
     },
     /// There are not as many labels as images.
     #[error("classifier: {found} labels for {batch} images")]

@@ -2,7 +2,7 @@
 
 use vitmae_tensor::ops::BicubicKernel;
 
-use crate::config::INTERPOLATION_KEY;
+use crate::config::{INTERPOLATION_KEY, NUMERICS_KEY};
 use crate::{ModelError, VitMaeConfig};
 
 /// Choices of a forward pass; none differs from the configuration by default.
@@ -17,8 +17,9 @@ pub struct ForwardOptions {
     pub output_hidden_states: bool,
     /// Return the attention probabilities of encoder and decoder.
     pub output_attentions: bool,
-    /// Whose numbers are wanted where the reference's two versions differ.
-    pub numerics: Numerics,
+    /// Whose numbers are wanted where the reference's two versions differ; by default as the configuration
+    /// records, else [`Numerics::Torch`].
+    pub numerics: Option<Numerics>,
 }
 
 /// Choices of a training pass.
@@ -66,6 +67,21 @@ pub enum Numerics {
 }
 
 impl Numerics {
+    /// What the configuration records, else [`Numerics::Torch`].
+    ///
+    /// # Errors
+    /// [`ModelError::Recorded`] for another word than `torch` and `tf`.
+    pub fn recorded(config: &VitMaeConfig) -> Result<Self, ModelError> {
+        match config.recorded_numerics() {
+            None | Some("torch") => Ok(Numerics::Torch),
+            Some("tf") => Ok(Numerics::Tf),
+            Some(found) => {
+                let (key, found) = (NUMERICS_KEY, found.to_owned());
+                Err(ModelError::Recorded { key, found, expected: "`torch` or `tf`" })
+            }
+        }
+    }
+
     pub(crate) fn bicubic(self) -> BicubicKernel {
         match self {
             Numerics::Torch => BicubicKernel::Torch,
@@ -87,9 +103,17 @@ impl ForwardOptions {
             None | Some("hf1d") => Ok(Interpolation::Hf1d),
             Some("grid2d") => Ok(Interpolation::Grid2d),
             Some(found) => {
-                let found = found.to_owned();
-                Err(ModelError::Interpolation { key: INTERPOLATION_KEY, found })
+                let (key, found) = (INTERPOLATION_KEY, found.to_owned());
+                Err(ModelError::Recorded { key, found, expected: "`hf1d` or `grid2d`" })
             }
+        }
+    }
+
+    /// Whose arithmetic a model of this configuration follows.
+    pub(crate) fn numerics_of(&self, config: &VitMaeConfig) -> Result<Numerics, ModelError> {
+        match self.numerics {
+            Some(chosen) => Ok(chosen),
+            None => Numerics::recorded(config),
         }
     }
 }

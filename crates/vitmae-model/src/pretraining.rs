@@ -96,7 +96,7 @@ impl VitMaeForPreTraining {
         let decoded = self.decoder.forward(latent, masking, &resampling, traced)?;
         let loss = if masking.removes_any() {
             let (patches, mask) = self.target(pixels, masking)?;
-            let kind = self.target_kind(options.numerics);
+            let kind = self.target_kind(options.numerics_of(&self.config)?);
             Some(ops::loss(&decoded.logits, &patches, &mask, kind)?.item()?)
         } else {
             None
@@ -134,7 +134,7 @@ impl VitMaeForPreTraining {
         }
         let images = self.vit.images(pixels, options.forward.interpolate_pos_encoding)?;
         let resampling = self.decoder_resampling(images, &options.forward)?;
-        let kind = self.target_kind(options.forward.numerics);
+        let kind = self.target_kind(options.forward.numerics_of(&self.config)?);
 
         let (latent, encoder) = self.vit.forward_cached(pixels, masking, options)?;
         let (logits, decoder) =
@@ -169,7 +169,8 @@ impl VitMaeForPreTraining {
         options: &ForwardOptions,
     ) -> Result<Resampling, ModelError> {
         let way = options.decoder_interpolation(&self.config)?;
-        let (from, kernel) = (self.config.grid(), options.numerics.bicubic());
+        let kernel = options.numerics_of(&self.config)?.bicubic();
+        let from = self.config.grid();
         Ok(Resampling::new(from, images.grid, way, kernel))
     }
 

@@ -7,7 +7,7 @@ use vitmae_tensor::Device;
 use vitmae_testing::cases::{Case, Layout};
 use vitmae_weights::{Layout as Found, LoadOptions, encoder_from_pretrained, from_pretrained};
 
-use super::{Outputs, masking_of, options, pixels, put_by_stored_names};
+use super::{Outputs, loss_shape, masking_of, options, pixels, put_by_stored_names};
 
 pub(super) fn pretraining(case: &Case, device: &Device) -> Result<Outputs> {
     let (model, ratio) = load(case, device)?;
@@ -22,7 +22,7 @@ pub(super) fn gradients(case: &Case, device: &Device) -> Result<Outputs> {
         TrainOptions { forward: options(case), dropout: false, ..TrainOptions::default() };
     let loss = model.forward_backward(&pixels(case, device)?, &masking, &options)?;
     // The loss of the training pass counts; the forward pass gave the rest.
-    outputs.put_f32("loss", &[], vec![loss.item()?]);
+    outputs.put_f32("loss", loss_shape(case), vec![loss.item()?]);
     put_gradients(&mut outputs, &model.parameters())?;
     Ok(outputs)
 }
@@ -99,7 +99,7 @@ fn forward(
     let output = model.forward(&pixels(case, device)?, &masking, &options(case))?;
     let mut outputs = Outputs::default();
     if let Some(loss) = output.loss {
-        outputs.put_f32("loss", &[], vec![loss]);
+        outputs.put_f32("loss", loss_shape(case), vec![loss]);
     }
     outputs.put("logits", &output.logits)?;
     outputs.put("last_hidden_state", &output.last_hidden_state)?;

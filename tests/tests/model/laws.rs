@@ -1,7 +1,8 @@
 //! What holds for every call, whatever the weights.
 
 use vitmae_model::{
-    ForwardOptions, Interpolation, Masking, TrainOptions, VitMaeConfig, VitMaeForPreTraining,
+    ForwardOptions, Interpolation, Masking, Numerics, TrainOptions, VitMaeConfig,
+    VitMaeForPreTraining,
 };
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor};
@@ -198,6 +199,34 @@ fn both_ways_of_resampling_run_and_the_record_decides_the_default() {
     assert_eq!(run(&config, None), hf1d);
     config.extra.insert("vitmae_interpolation".into(), "grid2d".into());
     assert_eq!(run(&config, None), grid2d);
+}
+
+#[test]
+fn recorded_numerics_are_the_default_of_loss_and_positions() {
+    let (mut config, mut draws) = (tiny::config(), Draws::new(71));
+    config.norm_pix_loss = true;
+    let pixels = Tensor::from_vec(&Device::cpu(), &[1, 2, 18, 6], draws.vec_f32(216)).unwrap();
+    let noise: Vec<f64> = (0..18).map(|_| draws.uniform()).collect();
+    let masking = Masking::from_noise(&noise, 1, 18, 0.75).unwrap();
+    let run = |config: &VitMaeConfig, numerics: Option<Numerics>| {
+        let forward = ForwardOptions {
+            interpolate_pos_encoding: true,
+            numerics,
+            ..ForwardOptions::default()
+        };
+        let mut model = model(config);
+        let output = model.forward(&pixels, &masking, &forward).unwrap();
+        let train = TrainOptions { forward, ..TrainOptions::default() };
+        let trained = model.forward_backward(&pixels, &masking, &train).unwrap().item().unwrap();
+        assert_eq!(output.loss, Some(trained));
+        (trained, output.logits.to_vec().unwrap())
+    };
+    let [torch, tf] = [Numerics::Torch, Numerics::Tf].map(|whose| run(&config, Some(whose)));
+    assert!(torch.0 != tf.0 && torch.1 != tf.1);
+    assert_eq!(run(&config, None), torch);
+    config.extra.insert("vitmae_numerics".into(), "tf".into());
+    assert_eq!(run(&config, None), tf);
+    assert_eq!(run(&config, Some(Numerics::Torch)), torch);
 }
 
 #[test]

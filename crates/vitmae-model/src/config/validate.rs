@@ -1,7 +1,7 @@
 //! The checks a configuration must pass before anything is allocated for it.
 
 use super::json::wrong_type;
-use super::{ConfigError, INTERPOLATION_KEY, VitMaeConfig};
+use super::{ConfigError, INTERPOLATION_KEY, NUMERICS_KEY, VitMaeConfig};
 
 /// The activations a config may name: those of Hugging Face's table.
 pub const ACTIVATIONS: [&str; 22] = [
@@ -164,12 +164,17 @@ impl VitMaeConfig {
             return Err(wrong_type("num_labels", value, "a whole number"));
         }
         at_most("num_labels", self.num_labels(), MAX_LABELS)?;
-        match self.extra.get(INTERPOLATION_KEY) {
-            Some(value) if !matches!(value.as_str(), Some("hf1d" | "grid2d")) => {
-                Err(wrong_type(INTERPOLATION_KEY, value, "`hf1d` or `grid2d`"))
+        for (key, known, expected) in [
+            (INTERPOLATION_KEY, ["hf1d", "grid2d"], "`hf1d` or `grid2d`"),
+            (NUMERICS_KEY, ["torch", "tf"], "`torch` or `tf`"),
+        ] {
+            if let Some(value) = self.extra.get(key)
+                && !value.as_str().is_some_and(|text| known.contains(&text))
+            {
+                return Err(wrong_type(key, value, expected));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -385,6 +390,13 @@ mod tests {
         good.extra.insert(INTERPOLATION_KEY.into(), json!("grid2d"));
         good.validate().unwrap();
         assert_eq!(good.recorded_interpolation(), Some("grid2d"));
+        assert_eq!(
+            with(NUMERICS_KEY, json!("jax")),
+            "config: `vitmae_numerics` is the string \"jax\", expected `torch` or `tf`"
+        );
+        good.extra.insert(NUMERICS_KEY.into(), json!("tf"));
+        good.validate().unwrap();
+        assert_eq!(good.recorded_numerics(), Some("tf"));
     }
 
     #[test]
