@@ -13,7 +13,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later}. Downloads about 6 GB once.
+scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later} and conversions.json. Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
             above 1 MB, all together at most 15 MB; needs neither Python nor a network
@@ -22,6 +22,8 @@ scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-late
 
 /// Where the fixtures lie.
 const FIXTURES: &str = "tests/fixtures";
+/// The case whose model is converted to every layout.
+const CONVERTED: &str = "pretraining-batch-of-five";
 /// Overrides the folder of the environments.
 const VENV: &str = "VITMAE_VENV";
 
@@ -78,8 +80,10 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     // After the others: it adds to their folder.
     python.tensorflow_script("parity_tf.py").argument(into("parity")).run()?;
 
-    for folder in ["images", "parity", "parity-later"] {
-        replace(&new.join(folder), &fixtures.join(folder))?;
+    python.check_conversions(&new)?;
+
+    for name in ["images", "parity", "parity-later", "conversions.json"] {
+        replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())
 }
@@ -118,6 +122,29 @@ impl Environments {
         Line::new(&self.python, "-B").argument(format!("tests/generate/{name}"))
     }
 
+    /// Converts a model of the new cases to every layout and lets each library load what it can.
+    fn check_conversions(&self, new: &Path) -> anyhow::Result<()> {
+        let (model, files) = (new.join("parity").join(CONVERTED), new.join("converted"));
+        let (model, result) = (model.display().to_string(), new.join("conversions.json"));
+        for target in ["hf", "hf-bare", "hf5", "fb", "tf-h5", "tf-safetensors", "timm"] {
+            let name = if target == "fb" { "fb.pth" } else { target };
+            Line::cargo("run --quiet --release --package vitmae-cli -- convert")
+                .argument(model.clone())
+                .argument(format!("--to={target}"))
+                .argument(files.join(name).display().to_string())
+                .run()?;
+        }
+        let script = "check_conversions.py";
+        let newer = self.script(script).environment("PYTHONPATH", self.newer.display().to_string());
+        for line in [self.script(script), newer, self.tensorflow_script(script)] {
+            line.argument(model.clone())
+                .argument(files.display().to_string())
+                .argument(result.display().to_string())
+                .run()?;
+        }
+        Ok(())
+    }
+
     fn tensorflow_script(&self, name: &str) -> Line {
         Line::new(&self.tensorflow, "-B").argument(format!("tests/generate/{name}"))
     }
@@ -141,9 +168,9 @@ fn install(python: &str, requirements: &[&str]) -> Line {
     })
 }
 
-/// Puts the folder `from` in the place of the folder `to`.
+/// Puts the folder or file `from` in the place of `to`.
 fn replace(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if to.exists() {
+    if to.is_dir() {
         std::fs::remove_dir_all(to).with_context(|| format!("`{}`", to.display()))?;
     }
     std::fs::rename(from, to).with_context(|| format!("`{}` to `{}`", from.display(), to.display()))
