@@ -96,7 +96,7 @@ pub enum WeightsError {
         limit: usize,
     },
     /// A name occurs twice, so that its value would depend on the reader.
-    #[error("safetensors: {what} `{name}` occurs more than once")]
+    #[error("{what} `{name}` occurs more than once")]
     Duplicate {
         /// `tensor` or `metadata key`.
         what: &'static str,
@@ -193,13 +193,13 @@ pub enum WeightsError {
         help: &'static str,
     },
     /// A tensor was asked for that the file does not list.
-    #[error("safetensors: there is no tensor `{name}`")]
+    #[error("there is no tensor `{name}`")]
     NoSuchTensor {
         /// The name asked for.
         name: String,
     },
     /// The tensor's type is known but is no float this crate converts.
-    #[error("safetensors: tensor `{name}` has dtype {dtype}, expected F32, F16, BF16 or F64")]
+    #[error("tensor `{name}` has dtype {dtype}, expected F32, F16, BF16 or F64")]
     NotAFloat {
         /// The tensor.
         name: String,
@@ -207,7 +207,7 @@ pub enum WeightsError {
         dtype: Dtype,
     },
     /// The values to write do not fill the shape.
-    #[error("safetensors: tensor `{name}` was given {found} values, expected {expected}")]
+    #[error("tensor `{name}` was given {found} values, expected {expected}")]
     ValueCount {
         /// The tensor.
         name: String,

@@ -273,3 +273,6 @@ pub fn write_hdf5(
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ mod inferred;
 pub mod inspect;
 pub mod layout;
 pub mod loading;
+#[cfg(test)]
+mod mutation;
 mod names;
 pub mod order;
 pub mod parameters;

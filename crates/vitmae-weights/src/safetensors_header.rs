@@ -350,17 +350,17 @@ mod tests {
                     "x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#
                     .to_string(),
                 8,
-                Some("safetensors: tensor `x` occurs more than once"),
+                Some("tensor `x` occurs more than once"),
             ),
             (
                 r#"{"__metadata__":{"a":"1","a":"2"}}"#.to_string(),
                 0,
-                Some("safetensors: metadata key `a` occurs more than once"),
+                Some("metadata key `a` occurs more than once"),
             ),
             (
                 r#"{"__metadata__":{"a":"1"},"__metadata__":{"a":"2"}}"#.to_string(),
                 0,
-                Some("safetensors: metadata key `a` occurs more than once"),
+                Some("metadata key `a` occurs more than once"),
             ),
         ];
         for (text, data_bytes, expected) in cases {

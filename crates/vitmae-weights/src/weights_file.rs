@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(file.read_f32("c").unwrap(), [f32::from(b'c')]);
         assert_eq!(file.read_f32("a").unwrap(), [f32::from(b'a')]);
         let error = file.read_f32("d").unwrap_err();
-        assert_eq!(error.source().unwrap().to_string(), "safetensors: there is no tensor `d`");
+        assert_eq!(error.source().unwrap().to_string(), "there is no tensor `d`");
     }
 
     #[test]

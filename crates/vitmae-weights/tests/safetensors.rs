@@ -122,7 +122,7 @@ fn reading_faults_name_file_and_tensor() {
     let mut file = SafetensorsFile::from_bytes(bytes).unwrap();
     let error = file.read_f32("nothing").unwrap_err();
     assert_eq!(error.to_string(), "`memory` cannot be used");
-    assert_eq!(error.source().unwrap().to_string(), "safetensors: there is no tensor `nothing`");
+    assert_eq!(error.source().unwrap().to_string(), "there is no tensor `nothing`");
 
     let data = 5u64.to_le_bytes();
     let view = TensorView::new(safetensors::Dtype::U64, vec![1], &data).unwrap();
@@ -130,7 +130,7 @@ fn reading_faults_name_file_and_tensor() {
     let mut file = SafetensorsFile::from_bytes(bytes).unwrap();
     assert_eq!(
         file.read_f32("step").unwrap_err().source().unwrap().to_string(),
-        "safetensors: tensor `step` has dtype U64, expected F32, F16, BF16 or F64"
+        "tensor `step` has dtype U64, expected F32, F16, BF16 or F64"
     );
 
     let error = SafetensorsFile::from_bytes(vec![1, 2, 3]).unwrap_err();
@@ -178,19 +178,19 @@ fn writing_faults_leave_the_old_file() {
     let f32 = Dtype::F32;
     assert_eq!(
         attempt(&[tensor("x", f32, &[2])], &[1.0]),
-        "safetensors: tensor `x` was given 1 values, expected 2"
+        "tensor `x` was given 1 values, expected 2"
     );
     assert_eq!(
         attempt(&[tensor("x", f32, &[1]), tensor("x", f32, &[1])], &[1.0]),
-        "safetensors: tensor `x` occurs more than once"
+        "tensor `x` occurs more than once"
     );
     assert_eq!(
         attempt(&[tensor("__metadata__", f32, &[1])], &[1.0]),
-        "safetensors: tensor `__metadata__` occurs more than once"
+        "tensor `__metadata__` occurs more than once"
     );
     assert_eq!(
         attempt(&[tensor("x", Dtype::I64, &[1])], &[1.0]),
-        "safetensors: tensor `x` has dtype I64, expected F32, F16, BF16 or F64"
+        "tensor `x` has dtype I64, expected F32, F16, BF16 or F64"
     );
     assert_eq!(
         attempt(&[tensor("x", f32, &[usize::MAX, 2])], &[1.0]),

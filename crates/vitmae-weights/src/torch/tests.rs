@@ -7,6 +7,7 @@ use zip::write::SimpleFileOptions;
 
 use super::*;
 use crate::dtype::Dtype;
+use crate::mutation;
 use crate::safetensors_writer::TensorToWrite;
 
 const GLOBAL_TENSOR: &[u8] = b"ctorch._utils\n_rebuild_tensor_v2\n";
@@ -248,26 +249,10 @@ fn a_flipped_byte_in_a_storage_is_noticed() {
 #[test]
 fn mutated_archives_never_panic_and_end_soon() {
     let whole = with_program(&program("FloatStorage", 6, 0, &[2, 3], &[3, 1]));
-    let mut state = 1u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize % below
-    };
-    for _ in 0..20_000 {
-        let mut bytes = whole.clone();
-        for _ in 0..1 + random(4) {
-            let place = random(bytes.len());
-            bytes[place] = random(256) as u8;
-        }
-        if random(4) == 0 {
-            bytes.truncate(random(bytes.len()));
-        }
-        let start = Instant::now();
-        if let Ok(mut file) = open(bytes) {
-            for index in 0..file.tensors().len() {
-                let _ = file.append_f32(index, &mut Vec::new());
-            }
-        }
-        assert!(start.elapsed() < Duration::from_secs(1));
-    }
+    let good = mutation::each(&whole, |bytes| {
+        open(bytes).is_ok_and(|mut file| {
+            (0..file.tensors().len()).all(|index| file.append_f32(index, &mut Vec::new()).is_ok())
+        })
+    });
+    assert!(good > 0, "dates of entries may change");
 }
