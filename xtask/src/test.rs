@@ -62,12 +62,13 @@ fn steps() -> anyhow::Result<Vec<Step>> {
     let documentation = Line::cargo("doc --workspace --no-deps --release")
         .environment("RUSTDOCFLAGS", "-D warnings");
     let clippy = Line::cargo("clippy --workspace --all-targets --release -- -D warnings");
+    let hub = Line::cargo("test --release --package vitmae-weights --features hub --test hub");
     let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
     // Every backend; CubeCL's build scripts then want no LLVM, which checking does not need.
     let gpu_clippy = Line::cargo(
         "clippy --package vitmae-tests --package vitmae-benches --package vitmae-cli --all-targets \
          --release --features vitmae-tests/gpu,vitmae-benches/wgpu,vitmae-cli/wgpu,vitmae-cli/vulkan,\
-         vitmae-cli/metal,vitmae-cli/cuda,vitmae-cli/hip -- -D warnings",
+         vitmae-cli/metal,vitmae-cli/cuda,vitmae-cli/hip,vitmae-cli/hub -- -D warnings",
     )
     .environment("DOCS_RS", "1");
     Ok(vec![
@@ -85,6 +86,7 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         uncounted("clippy", clippy),
         // `--show-output` is what brings SKIPPED lines here.
         counted("tests", tests.shown(), tests.argument("--").argument("--show-output")),
+        counted("hub", hub.shown(), hub.argument("--").argument("--show-output")),
         uncounted("documentation", documentation),
         counted("parity", "cargo xtask parity".to_owned(), parity::line(&[])?),
         uncounted("gpu clippy", gpu_clippy),

@@ -257,6 +257,11 @@ pub enum WeightsError {
     #[error(transparent)]
     Hdf5(#[from] Hdf5Fault),
 
+    /// A model could not be had from the hub.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+
     /// A model folder lacks a file it must have.
     #[error("`{}` has no `{file}`\nhelp: {help}", folder.display())]
     NotInFolder {

@@ -22,6 +22,8 @@ pub mod dtype;
 mod error;
 pub mod folder;
 pub mod hdf5;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod inferred;
 pub mod inspect;
 pub mod layout;
@@ -46,6 +48,8 @@ pub use dtype::Dtype;
 pub use error::WeightsError;
 pub use folder::ModelFolder;
 pub use hdf5::{Hdf5Fault, Hdf5File, write_hdf5};
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubError};
 pub use inspect::{Inspection, inspect};
 pub use layout::Layout;
 pub use loading::LoadReport;

@@ -1,6 +1,6 @@
 //! A file of weights, whatever its container: safetensors alone or in shards, PyTorch's archive, Keras's HDF5.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
@@ -111,19 +111,11 @@ impl WeightsFile {
             source: std::io::ErrorKind::NotFound.into(),
         };
         let text = read_json_text(path)?.ok_or_else(missing)?;
-        let index: Index =
-            serde_json::from_str(&text).map_err(|source| WeightsError::IndexJson { source })?;
-        let mut names: Vec<&String> = index.weight_map.values().collect();
-        names.sort();
-        names.dedup();
+        let index = Index::parse(&text)?;
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
         let (mut shards, mut tensors, mut places) = (Vec::new(), Vec::new(), Vec::new());
         let (mut file_bytes, mut metadata) = (0, BTreeMap::new());
         for name in names {
-            // A plain name: an index must not lead to files elsewhere.
-            let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str());
-            if !plain || name.contains(['/', '\\', ':']) || name.ends_with(".index.json") {
-                return Err(WeightsError::ShardName { name: shown(name) });
-            }
             let shard = Self::open(&path.with_file_name(name))?;
             for tensor in shard.tensors() {
                 let listed = index.weight_map.get(&tensor.name);
@@ -218,6 +210,27 @@ impl WeightsFile {
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// Parses an index whose shards are all plain names: it must not lead to files elsewhere.
+    fn parse(text: &str) -> Result<Self, WeightsError> {
+        let index: Self =
+            serde_json::from_str(text).map_err(|source| WeightsError::IndexJson { source })?;
+        for name in index.weight_map.values() {
+            let plain = Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+            if !plain || name.contains(['/', '\\', ':']) || name.ends_with(".index.json") {
+                return Err(WeightsError::ShardName { name: shown(name) });
+            }
+        }
+        Ok(index)
+    }
+}
+
+/// The shards that an index names.
+#[cfg(feature = "hub")]
+pub(crate) fn shards_of_index(text: &str) -> Result<Vec<String>, WeightsError> {
+    Ok(Index::parse(text)?.weight_map.into_values().collect())
 }
 
 #[cfg(test)]
