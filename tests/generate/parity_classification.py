@@ -24,7 +24,8 @@ def run_classifier(x, labels, interpolate):
     def run(model):
         dtype = next(model.parameters()).dtype
         model.eval().zero_grad()
-        out = model(x.to(dtype), labels=labels, interpolate_pos_encoding=interpolate)
+        given = labels.to(dtype) if labels.is_floating_point() else labels
+        out = model(x.to(dtype), labels=given, interpolate_pos_encoding=interpolate)
         out.loss.backward()
         return {
             "expected.logits": out.logits.detach(), "expected.loss": out.loss.detach(), **parameter_gradients(model),
@@ -61,10 +62,10 @@ def fine_tuned(masked_autoencoder, seed):
     return model
 
 
-def cls(out, name, seed, model, batch=3, image=None, ignored=None):
+def cls(out, name, seed, model, batch=3, image=None, ignored=None, labels=None):
     side = model.config.image_size
     x = pixels(seed, (batch, model.config.num_channels, *(image or (side, side))))
-    labels = labels_of(batch, ignored)
+    labels = labels_of(batch, ignored) if labels is None else labels
     run = run_classifier(x, labels, image is not None)
     config = config_json(model.config, "ViTForImageClassification")
     write(out, name, "cls", model, run, x, labels, image, config, model.state_dict())
@@ -116,5 +117,16 @@ def write_classification(out, masked_autoencoder):
     cls(out, "cls-ignored-label", 302, classifier(302, qkv_bias=False), ignored=1)
     cls(out, "cls-rectangle", 303, classifier(303, hidden_act="silu"), image=(16, 24))
     cls(out, "cls-from-mae", 304, fine_tuned(masked_autoencoder, 304), batch=4)
+    # The problem type is told by a single score, by labels of floats, or by the configuration.
+    cls(out, "regression", 307, classifier(307, num_labels=1), labels=normal(307, "labels", (3,)))
+    cls(
+        out, "regression-of-five", 308, classifier(308, problem_type="regression"),
+        labels=normal(308, "labels", (3, CLASSES)),
+    )
+    cls(out, "multi-label", 309, classifier(309), labels=(normal(309, "labels", (3, CLASSES)) > 0).float())
+    cls(
+        out, "multi-label-soft", 310, classifier(310, problem_type="multi_label_classification"), image=(16, 24),
+        labels=normal(310, "labels", (3, CLASSES)).sigmoid(),
+    )
     mean_fc_norm(out, "mean-fc-norm", 305, classifier(305))
     mean_fc_norm(out, "mean-fc-norm-square-24", 306, classifier(306, layer_norm_eps=1e-6), image=(24, 24), ignored=0)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod model {
+    mod classifier;
     mod from_scratch;
     mod gradients;
     mod laws;

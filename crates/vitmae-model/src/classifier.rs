@@ -5,7 +5,10 @@ use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
 use crate::encoder::{Values, maker};
-use crate::{ForwardOptions, Masking, ModelError, TrainOptions, VitMaeConfig, VitMaeModel, init};
+use crate::{
+    ForwardOptions, Labels, Masking, ModelError, ProblemType, TrainOptions, VitMaeConfig,
+    VitMaeModel, init,
+};
 
 /// How a classifier reads the encoder's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct VitForImageClassification {
 /// Result of [`VitForImageClassification::forward`].
 #[derive(Clone, Debug)]
 pub struct VitForImageClassificationOutput {
-    /// Cross entropy, if labels were given.
+    /// That of the [`ProblemType`], if labels were given.
     pub loss: Option<f32>,
     /// `[B, classes]`
     pub logits: Tensor,
@@ -84,6 +87,7 @@ impl VitForImageClassification {
         let own_norm = head == Head::MeanFcNorm;
         let mut vit = VitMaeModel::with_params(config.clone(), !own_norm, &mut param)?;
         vit.position_embeddings.trainable = true;
+        vit.embedding_dropout = true;
         let fc_norm = own_norm.then(|| LayerNorm::build("fc_norm", d, eps, &mut param));
         let fc_norm = fc_norm.transpose()?;
         let classes = config.num_labels();
@@ -94,7 +98,7 @@ impl VitForImageClassification {
     /// Class scores, and the loss if there are labels.
     ///
     /// # Shapes
-    /// `pixels: [B, C, H, W]`, `labels: [B]` in `0..classes`; −100 does not count
+    /// `pixels: [B, C, H, W]`; labels as [`ProblemType::of`] takes them
     ///
     /// # Errors
     /// [`ModelError`] if images or labels do not fit the model.
@@ -103,15 +107,15 @@ impl VitForImageClassification {
     pub fn forward(
         &self,
         pixels: &Tensor,
-        labels: Option<&[i64]>,
+        labels: Option<Labels<'_>>,
         options: &ForwardOptions,
     ) -> Result<VitForImageClassificationOutput, ModelError> {
         let masking = self.all_patches(pixels, options)?;
         let encoded = self.vit.forward(pixels, &masking, options)?;
         let (logits, _) = self.head(encoded.last_hidden_state)?;
         let loss = labels.map(|labels| {
-            check_labels(labels, masking.batch)?;
-            Ok::<_, ModelError>(ops::cross_entropy(&logits, labels, 0.0)?.item()?)
+            let problem = ProblemType::of(&self.config, labels)?;
+            Ok::<_, ModelError>(problem.loss(&logits, labels)?.item()?)
         });
         Ok(VitForImageClassificationOutput {
             loss: loss.transpose()?,
@@ -121,24 +125,24 @@ impl VitForImageClassification {
         })
     }
 
-    /// Adds the gradient of `loss_scale` times the cross entropy to every parameter; returns the
-    /// loss, one value that is still on the device.
+    /// Adds the gradient of `loss_scale` times the loss to every parameter; returns the loss, one value that
+    /// is still on the device. Dropout, where the configuration has it, also follows the embeddings.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_backward(
         &mut self,
         pixels: &Tensor,
-        labels: &[i64],
+        labels: Labels<'_>,
         options: &TrainOptions,
     ) -> Result<Tensor, ModelError> {
         let masking = self.all_patches(pixels, &options.forward)?;
-        check_labels(labels, masking.batch)?;
+        let problem = ProblemType::of(&self.config, labels)?;
         let (x, encoder) = self.vit.forward_cached(pixels, &masking, options)?;
         let (logits, head) = self.head(x)?;
-        let loss = ops::cross_entropy(&logits, labels, 0.0)?;
+        let loss = problem.loss(&logits, labels)?;
 
-        let dlogits = ops::cross_entropy_backward(&logits, labels, 0.0, options.loss_scale)?;
+        let dlogits = problem.backward(&logits, labels, options.loss_scale)?;
         let dx = self.head_backward(head, &dlogits)?;
         self.vit.backward(encoder, dx)?;
         Ok(loss)
@@ -230,11 +234,4 @@ impl VitForImageClassification {
 /// Row 0 of each image.
 fn first_rows(batch: usize, device: &Device) -> Result<Indices, ModelError> {
     Ok(Indices::from_slice(device, &[batch, 1], &vec![0; batch])?)
-}
-
-fn check_labels(labels: &[i64], batch: usize) -> Result<(), ModelError> {
-    if labels.len() == batch {
-        return Ok(());
-    }
-    Err(ModelError::Labels { found: labels.len(), batch })
 }

@@ -22,6 +22,10 @@ pub const INTERPOLATION_KEY: &str = "vitmae_interpolation";
 /// The key under which it is recorded whose arithmetic a model was trained with (`torch` or `tf`).
 pub const NUMERICS_KEY: &str = "vitmae_numerics";
 
+/// What `problem_type` may be.
+pub(crate) const PROBLEM_TYPES: &str =
+    "`regression`, `single_label_classification` or `multi_label_classification`";
+
 /// Sizes and choices of one ViTMAE; the field names and defaults are Hugging Face's.
 ///
 /// Small models are made by struct update and checked by [`VitMaeConfig::validate`]:
@@ -214,6 +218,11 @@ impl VitMaeConfig {
     /// The recorded way of resizing position tables, `hf1d` or `grid2d`, if the file names one.
     pub fn recorded_interpolation(&self) -> Option<&str> {
         self.extra.get(INTERPOLATION_KEY).and_then(Value::as_str)
+    }
+
+    /// Hugging Face's `problem_type` of a classifier, if the file names one.
+    pub fn problem_type(&self) -> Option<&str> {
+        self.extra.get("problem_type").and_then(Value::as_str)
     }
 
     /// Whose arithmetic is recorded, `torch` or `tf`, if the file says so.

@@ -1,7 +1,7 @@
 //! The encoder: patch embedding, positions, masking, blocks, norm.
 
 use vitmae_layers::{BlockDropout, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache};
-use vitmae_tensor::ops::{self, Activation, Precision};
+use vitmae_tensor::ops::{self, Activation, Dropout, Precision, Stream};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
 use crate::position::Resampling;
@@ -26,6 +26,8 @@ pub struct VitMaeModel {
     pub patch_embedding: Linear,
     /// The blocks and the norm.
     pub transformer: Transformer,
+    /// Whether training drops values of the embedded tokens too, as Hugging Face's classifier does.
+    pub(crate) embedding_dropout: bool,
 }
 
 /// Result of [`VitMaeModel::forward`].
@@ -49,6 +51,7 @@ pub(crate) struct EncoderCache {
     transformer: TransformerCache,
     ids_keep: Indices,
     resampling: Resampling,
+    dropout: Option<Dropout>,
     num_patches: usize,
 }
 
@@ -109,6 +112,7 @@ impl VitMaeModel {
             position_embeddings: param("vit.position_embeddings".into(), &positions)?.frozen(),
             patch_embedding: Linear::build("vit.patch_embedding", &kernel, true, param)?,
             transformer: Transformer::build("vit", sizes, param)?,
+            embedding_dropout: false,
             config,
         })
     }
@@ -166,19 +170,26 @@ impl VitMaeModel {
         let images = self.images(pixels, options.forward.interpolate_pos_encoding)?;
         let resampling = self.resampling(images, &options.forward)?;
         let ids_keep = self.ids_keep(masking, images)?;
-        let (x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
+        let (mut x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
+        let dropout = self.dropout_of_embeddings(options);
+        if let Some(dropout) = &dropout {
+            x = ops::dropout(&x, None, dropout)?;
+        }
         let (y, transformer) = self.transformer.forward(
             x,
             options.dropout_of(&self.config, "vit"),
             options.recompute,
         )?;
         let num_patches = masking.num_patches;
-        Ok((y, EncoderCache { rows, transformer, ids_keep, resampling, num_patches }))
+        Ok((y, EncoderCache { rows, transformer, ids_keep, resampling, dropout, num_patches }))
     }
 
     /// Adds to the gradients for `dy: [B, 1 + K, D]`.
     pub(crate) fn backward(&mut self, cache: EncoderCache, dy: Tensor) -> Result<(), ModelError> {
-        let dx = self.transformer.backward(cache.transformer, dy)?;
+        let mut dx = self.transformer.backward(cache.transformer, dy)?;
+        if let Some(dropout) = &cache.dropout {
+            dx = ops::dropout_backward(&dx, dropout)?;
+        }
         ops::encoder_assembly_backward_cls(&dx, &mut self.cls_token.grad)?;
         if self.position_embeddings.trainable {
             let (ids, patches) = (&cache.ids_keep, cache.num_patches);
@@ -210,6 +221,14 @@ impl VitMaeModel {
         let positions = resampling.apply(&self.position_embeddings.value)?; // [1, 1 + L, D]
         let x = ops::encoder_assembly(&tokens, &self.cls_token.value, &positions, ids_keep)?;
         Ok((x, rows))
+    }
+
+    /// Noise of its own, apart from every block's.
+    fn dropout_of_embeddings(&self, options: &TrainOptions) -> Option<Dropout> {
+        let rate = self.config.hidden_dropout_prob as f32;
+        let stream = Stream::new(options.dropout_seed, "vit.embeddings", 0, 0);
+        let on = self.embedding_dropout && options.dropout && rate > 0.0;
+        on.then_some(Dropout { rate, stream })
     }
 
     fn ids_keep(&self, masking: &Masking, images: Images) -> Result<Indices, ModelError> {

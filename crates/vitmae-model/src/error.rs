@@ -139,11 +139,21 @@ pub enum ModelError {
         /// The values there are.
         expected: &'static str,
     },
-    /// There are not as many labels as images.
-    #[error("classifier: {found} labels for {batch} images")]
+    /// Labels of another kind than the problem takes.
+    #[error("classifier: `problem_type` is `{problem}`, which takes {expected}")]
+    LabelKind {
+        /// Hugging Face's name of the problem.
+        problem: &'static str,
+        /// What its labels are.
+        expected: &'static str,
+    },
+    /// There are not as many labels as images, or as scores.
+    #[error("classifier: {found} labels for {batch} images, expected {expected}")]
     Labels {
         /// Labels given.
         found: usize,
+        /// Labels needed.
+        expected: usize,
         /// Images given.
         batch: usize,
     },

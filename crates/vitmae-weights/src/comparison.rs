@@ -28,6 +28,19 @@ pub struct LoadOptions {
     pub decoder_heads: Option<usize>,
 }
 
+impl LoadOptions {
+    /// For a classifier on the encoder of a masked autoencoder: the decoder may be left out, and with a mean
+    /// head the encoder's norm; what stands behind the encoder may be new. The report names each.
+    pub fn for_fine_tuning() -> Self {
+        let patterns = |all: &[&str]| all.iter().map(|&pattern| pattern.to_owned()).collect();
+        Self {
+            allow_missing: patterns(&["classifier.*", "fc_norm.*"]),
+            allow_unexpected: patterns(&["decoder.*", "vit.norm.*"]),
+            ..Self::default()
+        }
+    }
+}
+
 /// A tensor that is missing or unexpected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedShape {

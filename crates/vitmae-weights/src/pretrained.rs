@@ -236,6 +236,67 @@ mod tests {
     }
 
     #[test]
+    fn a_masked_autoencoder_becomes_a_classifier_and_the_report_names_every_difference() {
+        let (folder, device) = (tempfile::tempdir().unwrap(), Device::cpu());
+        let model = VitMaeForPreTraining::new(tiny(), &device, 1).unwrap();
+        save_pretrained(&model, folder.path()).unwrap();
+        let block = "decoder.decoder_layers.0";
+        let mut decoder: Vec<String> = [
+            "attention.attention.key",
+            "attention.attention.query",
+            "attention.attention.value",
+            "attention.output.dense",
+            "intermediate.dense",
+            "layernorm_after",
+            "layernorm_before",
+            "output.dense",
+        ]
+        .iter()
+        .flat_map(|part| ["bias", "weight"].map(|kind| format!("{block}.{part}.{kind}")))
+        .collect();
+        for part in ["decoder_embed", "decoder_norm", "decoder_pred"] {
+            decoder.extend(["bias", "weight"].map(|kind| format!("decoder.{part}.{kind}")));
+        }
+        decoder.extend(["decoder.decoder_pos_embed", "decoder.mask_token"].map(str::to_owned));
+        decoder.sort();
+
+        let cls = ["classifier.weight", "classifier.bias"];
+        let mean = ["fc_norm.weight", "fc_norm.bias", "classifier.weight", "classifier.bias"];
+        let norm = ["vit.layernorm.bias", "vit.layernorm.weight"];
+        for (head, new, dropped) in
+            [(Head::Cls, &cls[..], &[][..]), (Head::MeanFcNorm, &mean, &norm)]
+        {
+            let options = LoadOptions { seed: 3, ..LoadOptions::for_fine_tuning() };
+            let (loaded, report) =
+                classifier_from_pretrained(folder.path(), head, &device, &options).unwrap();
+            assert_eq!(report.missing, new);
+            let mut unexpected = report.unexpected.clone();
+            unexpected.sort();
+            let expected: Vec<String> =
+                decoder.iter().cloned().chain(dropped.iter().map(|s| s.to_string())).collect();
+            assert_eq!(unexpected, expected);
+            // The encoder is the file's, its table now trained; the head is that of a new model.
+            let start = loaded.vit.cls_token.value.to_vec().unwrap();
+            assert_eq!(start, model.vit.cls_token.value.to_vec().unwrap());
+            let table = &loaded.vit.position_embeddings;
+            assert!(table.trainable);
+            assert_eq!(
+                table.value.to_vec().unwrap(),
+                model.vit.position_embeddings.value.to_vec().unwrap()
+            );
+            let other = VitForImageClassification::new(tiny(), head, &device, 3).unwrap();
+            same(&loaded.classifier.parameters(), &other.classifier.parameters());
+
+            let error =
+                classifier_from_pretrained(folder.path(), head, &device, &Default::default());
+            let counts = format!("{} missing, {} unexpected", new.len(), expected.len());
+            let error = error.unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains(&counts), "{cause}");
+        }
+    }
+
+    #[test]
     fn the_models_have_the_parameters_that_files_are_compared_with() {
         let device = Device::cpu();
         let check = |params: Vec<&Param>, kind| {

@@ -1,9 +1,9 @@
 //! The classifier.
 
 use anyhow::Result;
-use vitmae_model::{Head, TrainOptions};
+use vitmae_model::{Head, Labels, TrainOptions};
 use vitmae_tensor::Device;
-use vitmae_testing::cases::{self, Case};
+use vitmae_testing::cases::{self, Case, Values};
 use vitmae_weights::{LoadOptions, classifier_from_pretrained};
 
 use super::{Outputs, model, options, pixels};
@@ -15,7 +15,15 @@ pub(super) fn run(case: &Case, device: &Device, head: cases::Head) -> Result<Out
     };
     let load = LoadOptions::default();
     let (mut network, _) = classifier_from_pretrained(&model::weights(case)?, head, device, &load)?;
-    let (_, labels) = case.tensors.integers("input.labels")?;
+    let given = &case.tensors.get("input.labels")?.values;
+    let values; // f32, as the classifier takes them
+    let labels = match given {
+        Values::Integers(classes) => Labels::Classes(classes),
+        _ => {
+            values = case.tensors.f32s("input.labels")?.1;
+            Labels::Values(&values)
+        }
+    };
     let pixels = pixels(case, device)?;
     let output = network.forward(&pixels, Some(labels), &options(case))?;
     let mut outputs = Outputs::default();

@@ -1,7 +1,7 @@
 //! The checks a configuration must pass before anything is allocated for it.
 
 use super::json::wrong_type;
-use super::{ConfigError, INTERPOLATION_KEY, NUMERICS_KEY, VitMaeConfig};
+use super::{ConfigError, INTERPOLATION_KEY, NUMERICS_KEY, PROBLEM_TYPES, VitMaeConfig};
 
 /// The activations a config may name: those of Hugging Face's table.
 pub const ACTIVATIONS: [&str; 22] = [
@@ -164,6 +164,15 @@ impl VitMaeConfig {
             return Err(wrong_type("num_labels", value, "a whole number"));
         }
         at_most("num_labels", self.num_labels(), MAX_LABELS)?;
+        if let Some(value) = self.extra.get("problem_type")
+            && !value.is_null()
+            && !matches!(
+                value.as_str(),
+                Some("regression" | "single_label_classification" | "multi_label_classification")
+            )
+        {
+            return Err(wrong_type("problem_type", value, PROBLEM_TYPES));
+        }
         for (key, known, expected) in [
             (INTERPOLATION_KEY, ["hf1d", "grid2d"], "`hf1d` or `grid2d`"),
             (NUMERICS_KEY, ["torch", "tf"], "`torch` or `tf`"),
