@@ -16,9 +16,9 @@ use count::Count;
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
-Mesa's software Vulkan (which it installs on Debian and Ubuntu as root), targets, parity there. Stops at the first that fails and names the command
-to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
+in release, hub, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
+Mesa's software Vulkan (which it installs on Debian and Ubuntu as root), targets, parity there. Stops at the first that
+fails and names the command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
 ";
 
@@ -199,6 +199,7 @@ mod tests {
             "fixtures",
             "clippy",
             "tests",
+            "hub",
             "documentation",
             "parity",
             "gpu clippy",

@@ -4,7 +4,7 @@
 //! never saw, compares with two simple ways of filling in, probes the encoder on labelled digits,
 //! and writes a page about it. Every number is computed in the run that prints it.
 
-mod assets;
+pub mod assets;
 mod baselines;
 mod dataset;
 mod loss_curve;

@@ -1,4 +1,9 @@
-//! `vitmae doctor`: the devices of this build and machine, each with a test of itself.
+//! `vitmae doctor`: the devices of this build and machine, each with a test of itself; with a checkpoint, what is
+//! wrong with it.
+
+mod checkpoint;
+
+use std::path::PathBuf;
 
 use std::time::Instant;
 
@@ -19,12 +24,34 @@ const BATCH: usize = 2;
 /// Largest difference of a loss from the CPU's, as in the project's own tests.
 const TOLERANCE: f32 = 1e-4;
 
-/// Example: vitmae doctor
+/// Example: vitmae doctor mae_pretrain_vit_base_full.pth --repair mended
+///
+/// Without a checkpoint, lists the devices and tests each. Exit code: 0 if nothing is wrong, 1 if something is (with
+/// `--repair`, if something could not be mended), 3 if the checkpoint cannot be read.
 #[derive(Args, Debug)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// A model folder or a file of weights
+    #[arg(value_name = "CHECKPOINT")]
+    checkpoint: Option<PathBuf>,
+    /// Write a mended copy into this new folder, if something can be mended
+    #[arg(long, value_name = "OUT", requires = "checkpoint")]
+    repair: Option<PathBuf>,
+    /// Do not let the model predict a photograph; memory is then that of its largest tensor
+    #[arg(long, requires = "checkpoint")]
+    no_predict: bool,
+    /// Attention heads of the encoder, where no `config.json` says it
+    #[arg(long, requires = "checkpoint")]
+    heads: Option<usize>,
+    /// Attention heads of the decoder, where no `config.json` says it
+    #[arg(long, requires = "checkpoint")]
+    decoder_heads: Option<usize>,
+}
 
-/// Runs the command: code 0 if every device that is there works, 1 if one does not.
-pub fn run(_args: &DoctorArgs, global: &Global) -> Result<u8> {
+/// Runs the command: code 0 if the checkpoint, or every device that is there, is well, 1 if not.
+pub fn run(args: &DoctorArgs, global: &Global) -> Result<u8> {
+    if let Some(path) = &args.checkpoint {
+        return checkpoint::run(path, args, global);
+    }
     let expected = losses(&Device::cpu())?;
     let mut devices = Vec::new();
     let mut all_work = true;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use vitmae_weights::inspect;
+use vitmae_weights::{Inspection, inspect};
 
 use crate::{Global, model_folder};
 
@@ -26,6 +26,12 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
         println!("{:#}", found.to_json());
         return Ok(0);
     }
+    print(&found, args.tensors);
+    Ok(0)
+}
+
+/// Prints what was found, a line a fact, and with `tensors` every tensor.
+pub fn print(found: &Inspection, tensors: bool) {
     let (path, bytes) = (found.path.display(), found.file_bytes);
     println!("file        {path} ({}, {bytes} bytes)", found.container);
     match found.layout {
@@ -62,14 +68,24 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
         found.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
     println!("tensors     {} ({})", found.tensors.len(), dtypes.join(", "));
     match &found.config {
-        Ok(config) => println!(
-            "config      image {:?}, patch {:?}, channels {}, mask ratio {}, norm_pix_loss {}",
-            config.image_size,
-            config.patch_size,
-            config.num_channels,
-            config.mask_ratio,
-            config.norm_pix_loss
-        ),
+        Ok(config) => {
+            println!(
+                "config      image {:?}, patch {:?}, channels {}, mask ratio {}, norm_pix_loss {}",
+                config.image_size,
+                config.patch_size,
+                config.num_channels,
+                config.mask_ratio,
+                config.norm_pix_loss
+            );
+            println!(
+                "            heads {} and {}, {}, layer norm eps {:e}, numerics {}",
+                config.num_attention_heads,
+                config.decoder_num_attention_heads,
+                config.hidden_act,
+                config.layer_norm_eps,
+                config.recorded_numerics().unwrap_or("torch")
+            );
+        }
         Err(reason) => println!("config      unusable: {}", reason.replace('\n', "; ")),
     }
     for contradiction in &found.contradictions {
@@ -80,10 +96,9 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
         );
     }
     println!("licence     {}", found.licence);
-    if args.tensors {
+    if tensors {
         for tensor in &found.tensors {
             println!("{} {} {:?}", tensor.name.escape_debug(), tensor.dtype, tensor.shape);
         }
     }
-    Ok(0)
 }

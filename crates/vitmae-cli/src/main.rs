@@ -73,7 +73,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint in another layout
     Convert(convert::ConvertArgs),
-    /// List the devices and test each
+    /// Say what is wrong with a checkpoint and mend it; without one, list the devices and test each
     Doctor(doctor::DoctorArgs),
     /// Measure speed and memory
     Bench(bench::BenchArgs),

@@ -6,6 +6,8 @@ mod setup;
 
 #[path = "command/bad_input.rs"]
 mod bad_input;
+#[path = "command/doctor.rs"]
+mod doctor;
 #[path = "command/kill.rs"]
 mod kill;
 #[path = "command/results.rs"]

@@ -256,7 +256,7 @@ fn config_for(config: &VitMaeConfig, kind: ModelKind) -> VitMaeConfig {
     config
 }
 
-fn copy_preprocessor(folder: &ModelFolder, output: &Path) -> Result<(), WeightsError> {
+pub(crate) fn copy_preprocessor(folder: &ModelFolder, output: &Path) -> Result<(), WeightsError> {
     let Some(text) = folder.read_preprocessor_text()? else { return Ok(()) };
     let path = output.join(PREPROCESSOR_FILE);
     write_atomically(&path, |out| {

@@ -319,6 +319,14 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
+    /// A checkpoint of which no mended copy can be made.
+    #[error("`{}` is not mended: {reason}", path.display())]
+    CannotMend {
+        /// The weights.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// No name in the file belongs to a layout of ViTMAE.
     #[error("no tensor name belongs to a ViTMAE: the file holds {}", list(names, 3))]
     UnknownLayout {
@@ -355,6 +363,7 @@ impl WeightsError {
             own @ (WeightsError::Io { .. }
             | WeightsError::NotAFile { .. }
             | WeightsError::Exists { .. }
+            | WeightsError::CannotMend { .. }
             | WeightsError::NotInFolder { .. }
             | WeightsError::File { .. }) => own,
             other => WeightsError::File { path: path.into(), source: Box::new(other) },
