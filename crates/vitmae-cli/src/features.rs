@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use vitmae_model::VitMaeModel;
 use vitmae_tensor::{Device, Tensor};
+use vitmae_trainer::features::{self, pooled};
 use vitmae_weights::{Dtype, LoadOptions, TensorToWrite, write_safetensors};
 
 use crate::exit::Usage;
@@ -92,7 +93,7 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
 }
 
 /// The encoder of a model that may have a decoder too.
-fn encoder(folder: &Path, device: &Device) -> Result<VitMaeModel> {
+pub fn encoder(folder: &Path, device: &Device) -> Result<VitMaeModel> {
     let options =
         LoadOptions { allow_unexpected: vec!["decoder*".into()], ..LoadOptions::default() };
     let (model, _) = vitmae_weights::encoder_from_pretrained(folder, device, &options)?;
@@ -101,21 +102,10 @@ fn encoder(folder: &Path, device: &Device) -> Result<VitMaeModel> {
 
 /// The vectors of a batch of tokens `[B, 1 + L, D]`, one after the other.
 pub fn pool(tokens: &Tensor, pool: Pool) -> Result<Vec<f32>> {
-    let (count, width) = (tokens.shape()[1], tokens.shape()[2]);
-    let values = tokens.to_vec()?;
-    let images = values.chunks_exact(count * width);
     Ok(match pool {
-        Pool::None => values,
-        Pool::Cls => images.flat_map(|image| image[..width].to_vec()).collect(),
-        Pool::Mean => images
-            .flat_map(|image| {
-                let mut mean = vec![0.0f64; width];
-                for token in image[width..].chunks_exact(width) {
-                    mean.iter_mut().zip(token).for_each(|(mean, &x)| *mean += f64::from(x));
-                }
-                mean.into_iter().map(move |sum| (sum / (count - 1) as f64) as f32)
-            })
-            .collect(),
+        Pool::None => tokens.to_vec()?,
+        Pool::Cls => pooled(tokens, features::Pool::Cls)?,
+        Pool::Mean => pooled(tokens, features::Pool::Mean)?,
     })
 }
 

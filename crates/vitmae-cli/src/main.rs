@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's job")]
 
 mod bench;
+mod classify;
 mod convert;
 mod demo;
 mod device;
@@ -69,6 +70,10 @@ enum Command {
     Reconstruct(reconstruct::ReconstructArgs),
     /// Write the encoder's vectors of images to a file
     Features(features::FeaturesArgs),
+    /// Classify labelled images by the nearest neighbours of the encoder's vectors
+    Knn(classify::KnnArgs),
+    /// Classify labelled images by a linear map of the encoder's vectors
+    Linprobe(classify::LinprobeArgs),
     /// Show what a checkpoint holds
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint in another layout
@@ -94,6 +99,8 @@ fn main() -> ExitCode {
                 Command::Pretrain(args) => pretrain::run(&args, &global, &device()?),
                 Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
                 Command::Features(args) => features::run(&args, &global, &device()?),
+                Command::Knn(args) => classify::run_knn(&args, &global, &device()?),
+                Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),
                 Command::Inspect(args) => inspect::run(&args, &global),
                 Command::Convert(args) => convert::run(&args, &global),
                 Command::Doctor(args) => doctor::run(&args, &global),

@@ -207,6 +207,28 @@ pub enum TrainerError {
         /// As needed.
         expected: usize,
     },
+    /// An image lies in no class folder.
+    #[error("`{}` lies in no class folder\nhelp: put the images of each class into a folder of its own", path.display())]
+    NoClass {
+        /// The image.
+        path: PathBuf,
+    },
+    /// There are no classes to tell apart.
+    #[error("`{}` has {classes} class folder, expected at least 2", folder.display())]
+    OneClass {
+        /// The folder.
+        folder: PathBuf,
+        /// Class folders in it.
+        classes: usize,
+    },
+    /// A class that the training images do not have.
+    #[error("`{}` is none of the {known} classes of the training images", folder.display())]
+    UnknownClass {
+        /// Its folder.
+        folder: PathBuf,
+        /// Classes there are.
+        known: usize,
+    },
     /// An image operation failed.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -248,6 +270,9 @@ impl TrainerError {
             E::Weights(error) if error.is_io() => Failure::Io,
             E::WorkerLost | E::Model(_) | E::Tensor(_) | E::Probe { .. } => Failure::Run,
             E::NoImages { .. }
+            | E::NoClass { .. }
+            | E::OneClass { .. }
+            | E::UnknownClass { .. }
             | E::TooFewImages { .. }
             | E::BadSample { .. }
             | E::TooManyBadSamples { .. }

@@ -6,7 +6,7 @@
 
 use vitmae_cpu::random::Stream;
 use vitmae_image::{Filter, Image, ImageError, VitImageProcessor, center_crop, resize};
-use vitmae_model::{ForwardOptions, Masking, VitMaeForPreTraining};
+use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;
 
 use crate::TrainerError;
@@ -32,15 +32,7 @@ pub fn evaluate(
         let batch = samples.len();
         let (mut pixels, mut noise) = (Vec::new(), Vec::new());
         for sample in samples {
-            let prepared = dataset.load(sample).and_then(|image| {
-                let pixels = prepare(&image, (height, width), processor)?;
-                check_channels(&pixels, config.num_channels, height * width)?;
-                Ok(pixels)
-            });
-            pixels.extend(prepared.map_err(|source| TrainerError::EvaluationImage {
-                path: dataset.name(sample),
-                source: Box::new(source),
-            })?);
+            pixels.extend(pixels_of(dataset, sample, config, processor)?);
             noise.extend(fixed_noise(seed, sample as u64, patches));
         }
         let shape = [batch, config.num_channels, height, width];
@@ -51,6 +43,25 @@ pub fn evaluate(
         sum += f64::from(output.loss.unwrap_or(f32::NAN)) * batch as f64;
     }
     Ok(sum / dataset.len() as f64)
+}
+
+/// The pixels of an image of a set for a model with `config`, `[C, H, W]`.
+pub(crate) fn pixels_of(
+    dataset: &dyn Dataset,
+    sample: usize,
+    config: &VitMaeConfig,
+    processor: &VitImageProcessor,
+) -> Result<Vec<f32>, TrainerError> {
+    let (height, width) = config.image_size;
+    let prepared = dataset.load(sample).and_then(|image| {
+        let pixels = prepare(&image, (height, width), processor)?;
+        check_channels(&pixels, config.num_channels, height * width)?;
+        Ok(pixels)
+    });
+    prepared.map_err(|source| TrainerError::EvaluationImage {
+        path: dataset.name(sample),
+        source: Box::new(source),
+    })
 }
 
 /// The masking noise of an evaluation image, `[L]` in [0, 1).

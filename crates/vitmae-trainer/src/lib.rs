@@ -2,7 +2,7 @@
 //!
 //! [`pretrain()`] runs a whole training from a [`PretrainConfig`] and a [`data::Dataset`] and tells
 //! what happens through [`Event`]s; it prints nothing. [`TrainState`] is the level below: pixels and
-//! masks in, one update out. [`mod@linear_probe`] judges features.
+//! masks in, one update out. [`mod@linear_probe`] and [`knn`] judge features.
 //!
 //! **A run is a function of its settings and its images.** On the CPU, the weights after any step
 //! are bit-identical at any number of threads and workers, and a run that was stopped at any step,
@@ -11,10 +11,13 @@
 
 pub mod adamw;
 pub mod checkpoint;
+mod classes;
 pub mod data;
 mod error;
 pub mod evaluation;
 mod event;
+pub mod features;
+pub mod knn;
 pub mod linear_probe;
 mod metrics;
 mod pretrain;
@@ -23,6 +26,7 @@ mod stop;
 mod train_state;
 
 pub use adamw::{AdamW, AdamWOptions};
+pub use classes::Classes;
 pub use error::{Failure, TrainerError};
 pub use event::{Event, Started, Step};
 pub use linear_probe::linear_probe;

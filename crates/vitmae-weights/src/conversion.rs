@@ -159,6 +159,9 @@ pub fn convert(
 ) -> Result<ConvertReport, WeightsError> {
     let folder = ModelFolder::find(input)?;
     let (mut opened, kind) = Opened::open_any(input, &options.load)?;
+    if target.layout() == Layout::TensorFlow && !opened.config.qkv_bias {
+        return Err(WeightsError::TensorFlowBias.in_file(folder.weights));
+    }
     let path = target.file_name().map_or(output.to_path_buf(), |name| output.join(name));
     for path in [&path, &output.join(CONFIG_FILE)] {
         if !options.replace && path.exists() {
@@ -392,6 +395,22 @@ mod tests {
         );
         let replace = ConvertOptions { replace: true, ..options() };
         convert(&start, HuggingFace, &start, &replace).unwrap();
+    }
+
+    #[test]
+    fn tensorflow_gets_no_model_that_it_would_complete_by_chance() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = folder.path().join("start");
+        let config = VitMaeConfig { qkv_bias: false, ..tiny() };
+        let model = VitMaeForPreTraining::new(config, &Device::cpu(), 1).unwrap();
+        save_pretrained(&model, &start).unwrap();
+        for target in [TensorFlowH5, TensorFlowSafetensors] {
+            let to = folder.path().join(target.name());
+            let error = convert(&start, target, &to, &options()).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.starts_with("the model has `qkv_bias` false"), "{cause}");
+            assert!(!to.exists());
+        }
     }
 
     #[test]

@@ -313,6 +313,12 @@ pub enum WeightsError {
         /// The key of the configuration.
         key: &'static str,
     },
+    /// The TensorFlow classes have query, key and value with a bias only, and would make one up.
+    #[error(
+        "the model has `qkv_bias` false, and the TensorFlow classes always have that bias\nhelp: choose a layout of \
+         PyTorch"
+    )]
+    TensorFlowBias,
     /// A file is in the way.
     #[error("`{}` exists\nhelp: name another place, or allow it to be replaced", path.display())]
     Exists {

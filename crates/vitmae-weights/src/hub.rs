@@ -232,19 +232,19 @@ struct OfModel<'a> {
 impl OfModel<'_> {
     /// Fetches what the cache lacks.
     fn fetch(&self) -> Result<PathBuf, WeightsError> {
-        let Some(config) = self.about(CONFIG_FILE)? else {
+        let Some(config) = self.about(CONFIG_FILE, self.revision)? else {
             return Err(HubError::NoFile { id: self.id.to_string(), what: "`config.json`" }.into());
         };
         // One commit for all files, whatever is pushed meanwhile.
         let commit = config.commit.clone();
         let snapshot = self.folder.join("snapshots").join(&commit);
         self.file(CONFIG_FILE, &snapshot, config)?;
-        if let Some(about) = self.about(PREPROCESSOR_FILE)? {
+        if let Some(about) = self.about(PREPROCESSOR_FILE, &commit)? {
             self.file(PREPROCESSOR_FILE, &snapshot, about)?;
         }
         let mut weights = None;
         for name in WEIGHTS {
-            if let Some(about) = self.about(name)? {
+            if let Some(about) = self.about(name, &commit)? {
                 self.file(name, &snapshot, about)?;
                 weights = Some(name);
                 break;
@@ -258,7 +258,7 @@ impl OfModel<'_> {
             let text = read_json_text(&path)?.unwrap_or_default();
             let shards = shards_of_index(&text).map_err(|error| error.in_file(&path))?;
             for shard in shards.into_iter().collect::<BTreeSet<_>>() {
-                let Some(about) = self.about(&shard)? else {
+                let Some(about) = self.about(&shard, &commit)? else {
                     let what = "shard that its index names";
                     return Err(HubError::NoFile { id: self.id.to_string(), what }.into());
                 };
@@ -286,15 +286,15 @@ impl OfModel<'_> {
         Err(HubError::Unreachable { id, revision, cache: self.hub.cache.clone(), why }.into())
     }
 
-    fn url(&self, name: &str) -> String {
+    fn url(&self, name: &str, revision: &str) -> String {
         let Hub { endpoint, .. } = self.hub;
-        let revision = self.revision.replace('/', "%2F");
+        let revision = revision.replace('/', "%2F");
         format!("{endpoint}/{}/resolve/{revision}/{name}", self.id)
     }
 
     /// What the hub says of a file; none if the model does not have it.
-    fn about(&self, name: &str) -> Result<Option<About>, WeightsError> {
-        let url = self.url(name);
+    fn about(&self, name: &str, revision: &str) -> Result<Option<About>, WeightsError> {
+        let url = self.url(name, revision);
         let mut at = url.clone();
         let (mut commit, mut etag, mut size) = (None, None, None);
         for _ in 0..=REDIRECTIONS {
@@ -324,7 +324,7 @@ impl OfModel<'_> {
                     return Ok(None);
                 }
                 StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    let (id, revision) = (self.id.to_string(), self.revision.to_string());
+                    let (id, revision) = (self.id.to_string(), revision.to_string());
                     let status = answer.status().as_u16();
                     return Err(HubError::NotFound { id, revision, status }.into());
                 }
@@ -379,7 +379,7 @@ impl OfModel<'_> {
 
     /// Fetches a file's bytes and compares their number, and for large files their hash, with what was announced.
     fn download(&self, name: &str, about: &About, blob: &Path) -> Result<(), WeightsError> {
-        let mut url = self.url(name);
+        let mut url = self.url(name, &about.commit);
         let mut answer = self.ask(&url, false)?;
         for _ in 0..REDIRECTIONS {
             let next = answer.headers().get("location").and_then(|text| text.to_str().ok());

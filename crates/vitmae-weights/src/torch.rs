@@ -1,7 +1,7 @@
 //! Reads what `torch.save` writes, `.pth`, `.pt` and `.bin`, without executing anything.
 //!
 //! Such a file is a ZIP archive of uncompressed entries: `data.pkl`, a program for Python's pickle machine that
-//! builds a dictionary of tensors, and `data/0`, `data/1`…, the bytes of their storages. [`pickle`] runs the
+//! builds a dictionary of tensors, and `data/0`, `data/1`…, the bytes of their storages. `torch/pickle.rs` runs the
 //! program on values that are data and nothing else. A tensor's shape, strides and storage are checked against
 //! the archive before a byte of it is read.
 //!

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use vitmae_image::{Limits, decode};
+use vitmae_image::{Image, Limits, decode, encode_png};
 use vitmae_weights::SafetensorsFile;
 
 use crate::setup::{Call, Workplace, vitmae};
@@ -203,6 +203,54 @@ fn a_trained_model_is_converted_there_and_back() {
     let again = Call::of(vitmae(&arguments));
     assert_eq!(again.code, Some(3), "{}", again.stderr);
     assert!(again.stderr.contains("exists\nhelp: name another place"), "{}", again.stderr);
+}
+
+#[test]
+fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
+    let place = Workplace::new(8);
+    Call::of(place.pretrain("run", &[])).succeeded();
+    // Dark and bright pictures, each with a texture of its own.
+    for (part, count) in [("train", 12), ("val", 5)] {
+        for (class, level) in [("bright", 150), ("dark", 0)] {
+            let folder = place.path(&format!("set/{part}/{class}"));
+            fs::create_dir_all(&folder).unwrap();
+            for index in 0..count {
+                let value = |at: usize| level + ((at * (7 + index) + part.len() * 13) % 60) as u8;
+                let pixels = (0..16 * 16 * 3).map(value).collect();
+                let image = Image::new(16, 16, 3, pixels).unwrap();
+                fs::write(folder.join(format!("{index}.png")), encode_png(&image).unwrap())
+                    .unwrap();
+            }
+        }
+    }
+    let (run, set) = (place.text("run"), place.text("set"));
+    let arguments = ["--model", &run, "--data_path", &set, "--pool", "mean", "--json"];
+    let call = Call::of(vitmae(&[&["knn", "--k", "5"], &arguments[..]].concat())).succeeded();
+    let found = json(&call);
+    assert_eq!((&found["accuracy"], &found["test"]), (&Value::from(1.0), &Value::from(10)));
+    assert_eq!(found["confusion"], serde_json::json!([[5, 0], [0, 5]]));
+    assert_eq!(found["per_class"]["dark"], 1.0);
+    assert!(call.stderr.contains("test: 10 of 10 images"), "{}", call.stderr);
+    let call = Call::of(vitmae(&[&["linprobe"], &arguments[..]].concat())).succeeded();
+    let found = json(&call);
+    assert_eq!((&found["accuracy"], &found["train"]), (&Value::from(1.0), &Value::from(24)));
+    // Labels that mean nothing cannot be told: the test is able to fail.
+    for index in 0..6 {
+        let (a, b) =
+            (format!("set/train/dark/{index}.png"), format!("set/train/bright/{index}.png"));
+        let other = place.path("other.png");
+        fs::rename(place.path(&a), &other).unwrap();
+        fs::rename(place.path(&b), place.path(&a)).unwrap();
+        fs::rename(&other, place.path(&b)).unwrap();
+    }
+    let call = Call::of(vitmae(&[&["knn", "--k", "24"], &arguments[..]].concat())).succeeded();
+    assert!(json(&call)["accuracy"].as_f64().unwrap() < 1.0);
+    let missing = Call::of(vitmae(&["knn", "--model", &run, "--data_path", &place.text("images")]));
+    missing.failed(3, "has no `train` and `val` inside");
+    fs::create_dir_all(place.path("set/val/grey")).unwrap();
+    fs::copy(place.path("set/val/dark/0.png"), place.path("set/val/grey/0.png")).unwrap();
+    let unknown = Call::of(vitmae(&["linprobe", "--model", &run, "--data_path", &set]));
+    unknown.failed(3, "is none of the 2 classes of the training images");
 }
 
 /// The newest checkpoint of the run.
