@@ -10,4 +10,7 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>, gpu: &Gpu) {
     gpu.bench(criterion, "dropout", "forward", gpu.traffic(2 * count), &y, || {
         dropout::forward(&gpu.client, &x, None, &noise, &y);
     });
+    gpu.bench(criterion, "dropout", "drop path", gpu.traffic(2 * count), &y, || {
+        dropout::drop_path(&gpu.client, &x, None, &noise, 8, &y);
+    });
 }

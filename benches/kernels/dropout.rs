@@ -12,4 +12,7 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
     add(criterion, "dropout", "forward", traffic(2 * count), || {
         dropout::forward(&x, None, &noise, &mut y);
     });
+    add(criterion, "dropout", "drop path", traffic(2 * count), || {
+        dropout::drop_path(&x, None, &noise, 8, &mut y);
+    });
 }

@@ -84,3 +84,51 @@ pub fn forward(x: &[f32], residual: Option<&[f32]>, dropout: &Dropout, y: &mut [
 pub fn backward(dy: &[f32], dropout: &Dropout, dx: &mut [f32]) {
     forward(dy, None, dropout, dx);
 }
+
+/// Drop path, or stochastic depth: `y = x ⊙ keep_scale(image)`, plus `residual` if there is one, with one draw for each
+/// of `batch` images.
+///
+/// # Shapes
+/// `x, residual, y: [batch, …]`
+///
+/// # Panics
+/// If the lengths differ, or are no multiple of `batch`.
+///
+/// Source: arXiv:1603.09382; `drop_path` of timm.
+pub fn drop_path(
+    x: &[f32],
+    residual: Option<&[f32]>,
+    dropout: &Dropout,
+    batch: usize,
+    y: &mut [f32],
+) {
+    assert_eq!(x.len(), y.len(), "drop_path: y");
+    if let Some(residual) = residual {
+        assert_eq!(x.len(), residual.len(), "drop_path: residual");
+    }
+    assert!(x.len().checked_rem(batch).unwrap_or(x.len()) == 0, "drop_path: batch");
+    if x.is_empty() {
+        return;
+    }
+    let per_image = x.len() / batch;
+    y.par_chunks_mut(per_image).enumerate().for_each(|(image, y)| {
+        let scale = dropout.keep_scale(image as u64);
+        let x = &x[image * per_image..][..per_image];
+        match residual {
+            Some(residual) => {
+                let residual = &residual[image * per_image..][..per_image];
+                let pairs = x.iter().zip(residual);
+                y.iter_mut().zip(pairs).for_each(|(y, (x, r))| *y = x * scale + r);
+            }
+            None => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale),
+        }
+    });
+}
+
+/// `dx = dy ⊙ keep_scale(image)`.
+///
+/// # Panics
+/// As [`drop_path`].
+pub fn drop_path_backward(dy: &[f32], dropout: &Dropout, batch: usize, dx: &mut [f32]) {
+    drop_path(dy, None, dropout, batch, dx);
+}

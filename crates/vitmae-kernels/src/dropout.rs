@@ -3,7 +3,7 @@
 //!
 //!   keep = 0 with probability `rate`, else 1/(1 − rate)          y = x ⊙ keep          dx = dy ⊙ keep
 //!
-//! Nothing is stored between forward and backward: both ask the same function.
+//! Nothing is stored between forward and backward: both ask the same function. Drop path draws once an image.
 //!
 //! Source: `torch.nn.functional.dropout`. Oracle: `vitmae_testing::reference::dropout`; CPU twin:
 //! `vitmae_cpu::dropout`.
@@ -103,6 +103,73 @@ pub fn backward(client: &Client, dy: &Array, dropout: &Dropout, dx: &Array) {
     forward(client, dy, None, dropout, dx);
 }
 
+/// Drop path, or stochastic depth: `y = x ⊙ keep[image]`, plus `residual` if there is one, with one draw for each of
+/// `batch` images.
+///
+/// # Shapes
+/// `x, residual, y: [batch, …]`
+///
+/// # Panics
+/// If lengths or types differ, or a length is no multiple of `batch`.
+///
+/// Source: arXiv:1603.09382; `drop_path` of timm. CPU twin: `vitmae_cpu::dropout::drop_path`.
+pub fn drop_path(
+    client: &Client,
+    x: &Array,
+    residual: Option<&Array>,
+    dropout: &Dropout,
+    batch: usize,
+    y: &Array,
+) {
+    assert!(x.len == y.len && x.dtype == y.dtype, "drop_path: y");
+    if let Some(residual) = residual {
+        assert!(x.len == residual.len && x.dtype == residual.dtype, "drop_path: residual");
+    }
+    assert!(x.len.checked_rem(batch).unwrap_or(x.len) == 0, "drop_path: batch");
+    if x.len == 0 {
+        return;
+    }
+    let per_image = x.len / batch;
+    let vector = launch::vector_size(per_image);
+    let vectors = x.len / vector;
+    let (count, dim) = launch::elements(client, vectors);
+    // SAFETY: guarded by the number of vectors in `y`, which the others share; a residual that is absent is not
+    // read.
+    unsafe {
+        drop_path_kernel::launch_unchecked(
+            client,
+            count,
+            dim,
+            vector,
+            x.arg(),
+            residual.unwrap_or(x).arg(),
+            y.arg(),
+            vectors as u32,
+            (per_image / vector) as u32,
+            dropout.threshold(),
+            dropout.scale(),
+            dropout.key[0],
+            dropout.key[1],
+            residual.is_some(),
+            y.dtype.elem(),
+        );
+    }
+}
+
+/// `dx = dy ⊙ keep[image]`.
+///
+/// # Panics
+/// As [`drop_path`].
+pub fn drop_path_backward(
+    client: &Client,
+    dy: &Array,
+    dropout: &Dropout,
+    batch: usize,
+    dx: &Array,
+) {
+    drop_path(client, dy, None, dropout, batch, dx);
+}
+
 /// One unit a draw of four values; `None` for nothing to do.
 fn draws(client: &Client, len: usize) -> Option<(CubeCount, CubeDim)> {
     // A draw's counter has 64 bits on the CPU; here the upper half stays 0, and lengths fit the lower.
@@ -174,5 +241,36 @@ fn forward_kernel<F: Float, N: Size>(
             }
             y[at] = Vector::cast_from(out);
         }
+    }
+}
+
+/// One unit handles one vector of one image, and draws for the image.
+#[cube(launch_unchecked)]
+fn drop_path_kernel<F: Float, N: Size>(
+    x: &[Vector<F, N>],
+    residual: &[Vector<F, N>],
+    y: &mut [Vector<F, N>],
+    vectors: u32,
+    per_image: u32,
+    threshold: u32,
+    scale: f32,
+    key0: u32,
+    key1: u32,
+    #[comptime] has_residual: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i < vectors as usize {
+        let image = i as u32 / per_image;
+        let scales = keep_scales(image / 4, threshold, scale, key0, key1);
+        let lane = image % 4;
+        let first = select(lane == 0, scales.extract(0usize), scales.extract(1usize));
+        let second = select(lane == 2, scales.extract(2usize), scales.extract(3usize));
+        let keep = select(lane < 2, first, second);
+        let mut out = Vector::<f32, N>::cast_from(x[i]) * Vector::new(keep);
+        if comptime!(has_residual) {
+            out += Vector::<f32, N>::cast_from(residual[i]);
+        }
+        y[i] = Vector::cast_from(out);
     }
 }

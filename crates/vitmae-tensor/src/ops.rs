@@ -28,7 +28,7 @@ pub use decoder_assembly::{
     decoder_assembly, decoder_assembly_backward_mask_token, decoder_assembly_backward_positions,
     decoder_assembly_backward_visible,
 };
-pub use dropout::{Dropout, Stream, dropout, dropout_backward};
+pub use dropout::{Dropout, Stream, drop_path, drop_path_backward, dropout, dropout_backward};
 pub use encoder_assembly::{
     encoder_assembly, encoder_assembly_backward_cls, encoder_assembly_backward_positions,
     encoder_assembly_backward_tokens,

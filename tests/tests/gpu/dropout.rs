@@ -70,3 +70,33 @@ fn forward_and_backward_equal_the_reference() {
         }
     }
 }
+
+#[test]
+fn drop_path_equals_the_reference_and_the_twin() {
+    let (client, mut draws) = (client(), Draws::new(2));
+    for dtype in dtypes(&client) {
+        for (batch, size) in [(1, 1), (3, 7), (5, 64), (9, 1000), (130, 12)] {
+            let stream = Stream::new(7, "path", 3, 5);
+            let (rate, key) = (0.4, stream.key());
+            let (on_gpu, on_cpu) = (Dropout { rate, key }, cpu::Dropout { rate, stream });
+            let [x, residual] = [0, 1].map(|_| rounded(&draws.vec_f32(batch * size), dtype));
+            let [on_x, on_residual] =
+                [&x, &residual].map(|v| Array::from_f32_as(&client, v, dtype));
+            let keep: Vec<f64> =
+                (0..batch as u64).map(|image| on_cpu.keep_scale(image).into()).collect();
+            let expected = reference::forward_per_image(&widen(&x), &keep);
+            let name = |what: &str| format!("{what} {batch}x{size}");
+            let twin = |dx: &mut [f32]| cpu::drop_path_backward(&x, &on_cpu, batch, dx);
+            let tolerance = tolerance_at(1, 1.0);
+            assert_output(&client, &name("dx"), dtype, &expected, tolerance, twin, |dx| {
+                dropout::drop_path_backward(&client, &on_x, &on_gpu, batch, dx);
+            });
+            let expected = reduce::add(&expected, &widen(&residual));
+            let twin = |y: &mut [f32]| cpu::drop_path(&x, Some(&residual), &on_cpu, batch, y);
+            let (name, tolerance) = (name("y + residual"), tolerance_at(2, 1.0));
+            assert_output(&client, &name, dtype, &expected, tolerance, twin, |y| {
+                dropout::drop_path(&client, &on_x, Some(&on_residual), &on_gpu, batch, y);
+            });
+        }
+    }
+}

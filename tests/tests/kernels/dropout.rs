@@ -67,3 +67,29 @@ fn a_run_of_scales_may_start_anywhere() {
         assert_eq!(part, all[start..start + 13], "from {start}");
     }
 }
+
+#[test]
+fn drop_path_has_one_draw_an_image() {
+    let mut draws = Draws::new(2);
+    for (batch, size) in [(1, 1), (3, 7), (5, 64), (9, 1000), (130, 12)] {
+        let dropout = dropout(0.4);
+        let (x, residual) = (draws.vec_f32(batch * size), draws.vec_f32(batch * size));
+        let keep = widen(&keep(&dropout, batch));
+        let name = |what: &str| format!("{what} {batch}x{size}");
+        let expected = reference::forward_per_image(&widen(&x), &keep);
+        pools::assert_output(&name("dx"), &expected, tolerance_at(1, 1.0), |dx| {
+            dropout::drop_path_backward(&x, &dropout, batch, dx);
+        });
+        let expected = reduce::add(&expected, &widen(&residual));
+        pools::assert_output(&name("y + residual"), &expected, tolerance_at(2, 1.0), |y| {
+            dropout::drop_path(&x, Some(&residual), &dropout, batch, y);
+        });
+    }
+    dropout::drop_path(&[], None, &dropout(0.4), 0, &mut []);
+}
+
+#[test]
+#[should_panic(expected = "drop_path: batch")]
+fn a_length_that_is_no_multiple_of_the_batch_is_refused() {
+    dropout::drop_path(&[1.0; 5], None, &dropout(0.4), 2, &mut [0.0; 5]);
+}

@@ -49,6 +49,49 @@ pub fn dropout_backward(dy: &Tensor, dropout: &Dropout) -> Result<Tensor, Tensor
     Tensor::written(dy.device(), dy.shape(), |dx| cpu::backward(dy.as_slice(), dropout, dx))
 }
 
+/// Drop path: `y = x · keep[image] (+ residual)`, with one draw for each image.
+///
+/// # Shapes
+/// `x, residual: [B, …]`
+///
+/// # Errors
+/// [`TensorError::Shape`] if `residual` has not the shape of `x`, [`TensorError::Rank`] if `x` has no sides.
+///
+/// Source: arXiv:1603.09382; `drop_path` of timm.
+pub fn drop_path(
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    dropout: &Dropout,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "drop_path";
+    let Some(&batch) = x.shape().first() else {
+        let (tensor, actual, expected) = ("x", Vec::new(), 1);
+        return Err(TensorError::Rank { op: OP, tensor, actual, expected });
+    };
+    if let Some(residual) = residual {
+        residual.expect(OP, "residual", x.shape())?;
+    }
+    Tensor::expect_together(OP, &[&[x][..], residual.as_slice()].concat())?;
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client() {
+        let y = Tensor::empty(x.device(), x.shape())?;
+        let residual = residual.map(Tensor::array);
+        gpu::drop_path(client, x.array(), residual, &of_kernels(dropout), batch, y.array());
+        return Ok(y);
+    }
+    Tensor::written(x.device(), x.shape(), |y| {
+        cpu::drop_path(x.as_slice(), residual.map(Tensor::as_slice), dropout, batch, y);
+    })
+}
+
+/// `dx = dy · keep[image]`.
+///
+/// # Errors
+/// As [`drop_path`].
+pub fn drop_path_backward(dy: &Tensor, dropout: &Dropout) -> Result<Tensor, TensorError> {
+    drop_path(dy, None, dropout)
+}
+
 #[cfg(feature = "gpu")]
 pub(super) fn of_kernels(dropout: &Dropout) -> gpu::Dropout {
     gpu::Dropout { rate: dropout.rate, key: dropout.stream.key() }

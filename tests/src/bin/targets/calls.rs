@@ -188,6 +188,8 @@ fn call_dropout(desk: &Desk) {
     dropout::forward(client, &x, Some(&residual), &drop, &y);
     dropout::backward(client, &y, &drop, &x);
     dropout::keep(client, &drop, &desk.f32(B * N * D));
+    dropout::drop_path(client, &x, Some(&residual), &drop, B, &y);
+    dropout::drop_path_backward(client, &y, &drop, B, &x);
 }
 
 fn call_encoder_assembly(desk: &Desk) {
