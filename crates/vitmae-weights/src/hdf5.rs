@@ -26,6 +26,9 @@ use crate::safetensors_writer::TensorToWrite;
 
 /// Most groups below each other; Keras's files have eight.
 const MAX_DEPTH: usize = 16;
+/// Most groups, a group counting once for each path that leads to it: links may share groups, so that a file of a few
+/// kilobytes has more paths than could ever be walked. ViT-H has 575.
+const MAX_GROUPS: usize = 1 << 14;
 /// Bytes of the largest tensor accepted: four times ViT-H's largest.
 const MAX_TENSOR_BYTES: u64 = 1 << 30;
 /// The layers that the names of the TensorFlow classes begin with.
@@ -119,7 +122,7 @@ impl Hdf5File {
                 found.metadata.insert(name.to_string(), text);
             }
         }
-        found.visit(&root, "", 0)?;
+        found.visit(&root, "", 0, &mut 0)?;
         let mut names = HashSet::new();
         if let Some(twice) = found.tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
             return Err(WeightsError::Duplicate { what: "tensor", name: shown(&twice.name) });
@@ -127,13 +130,24 @@ impl Hdf5File {
         Ok(found)
     }
 
-    /// Lists the data sets of a group and of those below it.
-    fn visit(&mut self, group: &Group, path: &str, depth: usize) -> Result<(), WeightsError> {
+    /// Lists the data sets of a group and of those below it; `listed` counts the groups.
+    fn visit(
+        &mut self,
+        group: &Group,
+        path: &str,
+        depth: usize,
+        listed: &mut usize,
+    ) -> Result<(), WeightsError> {
         if depth > MAX_DEPTH {
             let (found, limit) = (depth, MAX_DEPTH);
             return Err(Hdf5Fault::TooMany { what: "groups below each other", found, limit }.into());
         }
         let (groups, datasets) = group.members().map_err(refused)?;
+        *listed += groups.len();
+        if *listed > MAX_GROUPS {
+            let (found, limit) = (*listed, MAX_GROUPS);
+            return Err(Hdf5Fault::TooMany { what: "groups", found, limit }.into());
+        }
         for dataset in datasets {
             let found = self.tensors.len() + 1;
             if found > MAX_TENSORS {
@@ -145,7 +159,7 @@ impl Hdf5File {
             self.datasets.push(dataset);
         }
         for group in groups {
-            self.visit(&group, &format!("{path}/{}", last(group.name())), depth + 1)?;
+            self.visit(&group, &format!("{path}/{}", last(group.name())), depth + 1, listed)?;
         }
         Ok(())
     }

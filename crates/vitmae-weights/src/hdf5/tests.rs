@@ -87,6 +87,19 @@ fn other_types_and_sizes_are_refused_by_name() {
 }
 
 #[test]
+fn more_groups_than_a_model_has_are_refused() {
+    let floats = |name: String| DatasetBuilder::typed_data(name, vec![1u64], &[1f32]).unwrap();
+    // `vit` counts too.
+    let groups = |count: usize| file((1..count).map(|i| floats(format!("vit/{i}/x:0"))).collect());
+    let found = Hdf5File::from_bytes(groups(MAX_GROUPS)).unwrap();
+    assert_eq!(found.tensors().len(), MAX_GROUPS - 1);
+    assert_eq!(
+        fault(groups(MAX_GROUPS + 1)),
+        "hdf5: the file has 16385 groups, expected at most 16384"
+    );
+}
+
+#[test]
 fn a_cut_file_is_an_error() {
     let bytes = written(&[tensor("vit/embeddings/cls_token:0", Dtype::F32, &[1, 1, 64])]);
     for end in (0..bytes.len()).step_by(7) {
