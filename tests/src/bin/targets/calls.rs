@@ -50,9 +50,6 @@ impl Desk {
 /// An operation's name and a call of it. Operations without activations are called once, as f32.
 type Call = (&'static str, fn(&Desk));
 
-/// The operation whose kernels a caller asks for by name; launchers choose none of them.
-pub(crate) const CALLERS_CHOICE: &str = "gemm_with";
-
 const CALLS: [Call; 15] = [
     ("activation", call_activation),
     ("attention", call_attention),
@@ -62,7 +59,7 @@ const CALLS: [Call; 15] = [
     ("encoder_assembly", call_encoder_assembly),
     ("gather", call_gather),
     ("gemm", call_gemm),
-    (CALLERS_CHOICE, call_gemm_with),
+    ("gemm_with", call_gemm_with),
     ("layer_norm", call_layer_norm),
     ("linear", call_linear),
     ("loss", call_loss),

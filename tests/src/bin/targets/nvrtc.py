@@ -1,14 +1,11 @@
 """Compiles CUDA sources with NVRTC and ptxas, without a GPU or a driver.
 
-    python nvrtc.py sm_90 KERNEL.cu=UNITS=SHARED=CHOSEN...
+    python nvrtc.py sm_90 KERNEL.cu=UNITS=SHARED...
 
 Packages: nvidia-cuda-nvrtc, nvidia-cuda-runtime, nvidia-cuda-cccl (headers), nvidia-cuda-nvcc (ptxas).
 Prints a line a kernel: units, registers, bytes of shared memory (as CubeCL asks for it at the launch, and
 what the source has of its own), bytes of spills. A line that begins with FAILED names a source that does not
 compile, spills registers, or needs more of them than its cube can have.
-
-Two spills are shown and are no failure: in a kernel that no launcher chooses (CHOSEN is 0), and where `ptxas`
-spills without need: at -O1 it finds registers for everything.
 """
 
 import ctypes
@@ -69,14 +66,14 @@ def check(code):
         raise RuntimeError(f"NVRTC error {code}")
 
 
-def ptxas(ptx, arch, *options):
+def ptxas(path, ptx, arch):
     """Registers, shared bytes and spilled bytes of the kernel."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = pathlib.Path(folder, "k.ptx"), pathlib.Path(folder, "k.cubin")
         source.write_text(ptx)
         arch = "sm_90a" if arch == "sm_90" else arch
         result = subprocess.run(
-            [first("**/bin/ptxas", "nvidia-cuda-nvcc"), "-v", f"-arch={arch}", *options, source, "-o", target],
+            [first("**/bin/ptxas", "nvidia-cuda-nvcc"), "-v", f"-arch={arch}", source, "-o", target],
             capture_output=True,
             text=True,
         )
@@ -93,11 +90,11 @@ def main():
     arch, *sources = sys.argv[1:]
     nvrtc, failed = Nvrtc(), 0
     for argument in sources:
-        path, units, dynamic, chosen = argument.rsplit("=", 3)
+        path, units, dynamic = argument.rsplit("=", 2)
         name = pathlib.Path(path).stem
         try:
             ptx = nvrtc.compile(pathlib.Path(path).read_bytes(), arch)
-            registers, shared, spills = ptxas(ptx, arch)
+            registers, shared, spills = ptxas(path, ptx, arch)
         except ValueError as error:
             print(f"FAILED {name}: {error}".strip().replace("\n", " | "))
             failed += 1
@@ -106,13 +103,9 @@ def main():
         print(
             f"{arch} {name:60} {units:>5} units {registers:4} registers {shared:6} shared {spills:5} spilled"
         )
-        if spills and chosen == "1":
-            needed, _, forced = ptxas(ptx, arch, "-O1")
-            if forced:
-                print(f"FAILED {name}: {spills} bytes of spills")
-                failed += 1
-            else:
-                print(f"     {name}: without need, at -O1 {needed} registers and no spills")
+        if spills:
+            print(f"FAILED {name}: {spills} bytes of spills")
+            failed += 1
         # A multiprocessor has 65536 registers.
         if registers * int(units) > 65536:
             print(f"FAILED {name}: {units} units of {registers} registers do not fit")

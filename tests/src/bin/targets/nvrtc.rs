@@ -6,12 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::calls::CALLERS_CHOICE;
 use crate::paper::Compiled;
 use crate::validate::path;
 
-/// Compiles every CUDA source, prints registers, shared memory and spills, and returns what failed. A spill is a
-/// failure, except in CubeK's routines that no launcher chooses, and except where `ptxas` spills without need.
+/// Compiles every CUDA source, prints registers, shared memory and spills, and returns what failed; a spill
+/// is a failure.
 pub(crate) fn check(
     python: &str,
     compiled: &[Compiled],
@@ -26,8 +25,7 @@ pub(crate) fn check(
             // A kernel may use as many registers as its units leave it.
             if let (true, Ok(built)) = (kernel.target == target, &kernel.result) {
                 let (path, shared) = (path(out, kernel), built.shared.unwrap_or(0));
-                let chosen = u8::from(kernel.call != CALLERS_CHOICE);
-                command.arg(format!("{}={}={shared}={chosen}", path.display(), built.units));
+                command.arg(format!("{}={}={shared}", path.display(), built.units));
             }
         }
         let output = command.output().with_context(|| format!("`{python}` does not start"))?;
