@@ -12,6 +12,7 @@ mod gpu {
     pub(crate) mod activation;
     pub(crate) mod adamw;
     pub(crate) mod attention;
+    pub(crate) mod convert;
     pub(crate) mod cross_entropy;
     pub(crate) mod decoder_assembly;
     pub(crate) mod dropout;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         for bench in [
             activation::bench,
             attention::bench,
+            convert::bench,
             cross_entropy::bench,
             decoder_assembly::bench,
             dropout::bench,

@@ -1,11 +1,13 @@
-"""Times transformers' ViTMAE on the CPU: a pre-training step (forward, backward, AdamW), or a forward pass.
+"""Times transformers' ViTMAE: a pre-training step (forward, backward, AdamW), or a forward pass.
 
     python pytorch.py [--task pretrain] [--precision f32] [--compile] [--batch-size 32] [--steps 5] [--threads 2]
+                      [--device cpu]
 
 The peer of `vitmae bench`, with the same model, batch and work; `cargo xtask bench peers` runs both in turn.
 Packages: benches/peer/requirements.txt. bf16 is `torch.autocast`. Prints one JSON object; `ms_per_image` is the
 median step divided by the batch. `--attention best` and `--optimizer best` time one step of each choice first and take the faster;
-`peak_memory_bytes` is that of the process, so name both choices where memory is compared.
+`peak_memory_bytes` is that of the process, so name both choices where memory is compared; on `cuda` it is what PyTorch
+took of the GPU's memory.
 """
 
 import argparse
@@ -40,10 +42,11 @@ class Step:
         torch.manual_seed(0)
         self.attention, self.optimizer_name = attention, optimizer
         self.model = ViTMAEForPreTraining._from_config(ViTMAEConfig(**MODELS[model]), attn_implementation=attention)
-        self.model.train(args.task == "pretrain")
+        self.device = args.device
+        self.model.to(args.device).train(args.task == "pretrain")
         self.forward = torch.compile(self.model) if args.compile else self.model
         side = self.model.config.image_size
-        self.pixels = torch.randn(batch_size, 3, side, side)
+        self.pixels = torch.randn(batch_size, 3, side, side).to(args.device)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": 0.05},
@@ -57,13 +60,16 @@ class Step:
         """Runs one step; returns its seconds and its loss."""
         start = time.perf_counter()
         train = self.task == "pretrain"
-        with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.set_grad_enabled(train), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             loss = self.forward(self.pixels).loss
         if train:
             loss.backward()
             self.adamw.step()
             self.adamw.zero_grad(set_to_none=True)
-        return time.perf_counter() - start, loss.item()
+        loss = loss.item()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start, loss
 
 
 def choose(args, attentions, optimizers):
@@ -92,6 +98,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--attention", choices=[*ATTENTION, "best"], default="best")
     parser.add_argument("--optimizer", choices=[*OPTIMIZERS, "best"], default="best")
     args = parser.parse_args()
@@ -109,14 +116,17 @@ def main():
     median = statistics.median(times)
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if args.device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
     print(json.dumps({
         "model": args.model, "task": args.task, "precision": args.precision, "compile": args.compile,
-        "batch_size": args.batch_size,
+        "batch_size": args.batch_size, "device": args.device,
         "threads": args.threads, "steps": args.steps, "attention": attention, "optimizer": optimizer,
         "ms_per_image": 1e3 * median / args.batch_size,
         "ms_per_image_best": 1e3 * min(times) / args.batch_size,
         "images_per_second": args.batch_size / median,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_memory_bytes": peak,
         "loss": losses[-1],
         "torch": torch.__version__, "transformers": transformers.__version__, "machine": platform.machine(),
     }))

@@ -7,6 +7,7 @@ mod gpu {
     mod activation;
     mod adamw;
     mod attention;
+    mod convert;
     mod cross_entropy;
     mod decoder_assembly;
     pub(crate) mod device;
@@ -24,5 +25,5 @@ mod gpu {
     mod patches;
     mod pretraining;
     mod reduce;
-    pub(crate) mod training;
+    mod training;
 }

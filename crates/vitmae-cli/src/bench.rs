@@ -56,7 +56,7 @@ enum Task {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
-    let precision = args.precision.on(device)?;
+    let precision = args.precision.get();
     if args.batch_size == 0 || args.steps == 0 {
         return Err(Usage("`--batch-size` and `--steps` must be at least 1".to_owned()).into());
     }

@@ -161,7 +161,7 @@ impl SetArgs {
         let test_labels = classes.same_for(&test_images, &test_root)?.labels;
         let folder = model_folder::resolve(&self.model)?;
         let mut model = encoder(&folder, device)?;
-        model.set_precision(self.precision.on(device)?);
+        model.set_precision(self.precision.get());
         model.pack_weights()?;
         let processor = model_folder::processor(&folder, &model.config)?;
         let pool = match self.pool {

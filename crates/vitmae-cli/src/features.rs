@@ -57,7 +57,7 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
         return Err(Usage(message).into());
     }
     let folder = model_folder::resolve(&args.model)?;
-    let precision = args.precision.on(device)?;
+    let precision = args.precision.get();
     let mut model = encoder(&folder, device)?;
     model.set_precision(precision);
     model.pack_weights()?;

@@ -164,7 +164,7 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> 
     let mut progress = Progress::new(global.quiet);
     args.original.report(&progress)?;
     let data = datasets(args)?;
-    let config = PretrainConfig { precision: args.precision.on(device)?, ..settings(args)? };
+    let config = PretrainConfig { precision: args.precision.get(), ..settings(args)? };
     if config.warmup_epochs > config.epochs as f64 {
         progress.line(&format!(
             "warning: the warm-up of {} epochs is longer than the run of {}, which never reaches \

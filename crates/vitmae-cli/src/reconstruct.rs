@@ -62,7 +62,7 @@ pub struct Reconstruction {
 /// Runs the command.
 pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u8> {
     let folder = model_folder::resolve(&args.model)?;
-    let precision = args.precision.on(device)?;
+    let precision = args.precision.get();
     let (mut model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
     model.set_precision(precision);
     model.pack_weights()?;

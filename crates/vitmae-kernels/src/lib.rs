@@ -23,6 +23,7 @@ pub mod activation;
 pub mod adamw;
 mod array;
 pub mod attention;
+pub mod convert;
 pub mod cross_entropy;
 pub mod decoder_assembly;
 mod device;

@@ -96,14 +96,6 @@ pub enum TensorError {
         /// What to do.
         remedy: String,
     },
-    /// The device does not compute in this precision.
-    #[error("{op}: `{device}` computes in f32 only\nhelp: use the precision f32, or the CPU")]
-    Precision {
-        /// The operation.
-        op: &'static str,
-        /// The device.
-        device: String,
-    },
     /// A launch or a transfer failed: a compiler or driver refused it, or memory ran out.
     #[error(
         "device `{device}` failed: {message}\nhelp: if its memory is full, use a smaller batch"

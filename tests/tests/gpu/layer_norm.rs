@@ -87,6 +87,10 @@ fn the_norm_of_a_sum_equals_the_norm_of_the_stored_sum() {
     let (client, mut draws) = (device::client(), Draws::new(4));
     assert!(client.properties().hardware.max_bindings >= 9, "this device does it in two passes");
     for dtype in device::dtypes(&client) {
+        // There the sum in registers is not the one that is stored.
+        if device::rounds_freely(dtype) {
+            continue;
+        }
         for (n, d) in device::some(&SHAPES, dtype) {
             let x = device::rounded(&input(&mut draws, n, d), dtype);
             let residual = device::rounded(&draws.vec_f32(n * d), dtype);

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::training::gpu;
+use super::device::device;
 use vitmae_image::{Image, ImageError};
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
@@ -96,7 +96,7 @@ fn the_demos_model_trains_as_on_the_cpu() {
         assert_eq!(steps.len(), STEPS);
         steps
     };
-    for (step, (gpu, cpu)) in on(&gpu()).iter().zip(on(&Device::cpu())).enumerate() {
+    for (step, (gpu, cpu)) in on(&device()).iter().zip(on(&Device::cpu())).enumerate() {
         let [loss, norm] = [0, 1].map(|i| (gpu[i] - cpu[i]).abs());
         assert!(loss <= 1e-4, "loss of update {step}: {} and {}", gpu[0], cpu[0]);
         assert!(norm <= 1e-3 * cpu[1], "norm of update {step}: {} and {}", gpu[1], cpu[1]);
@@ -114,5 +114,5 @@ fn a_diverging_run_stops_at_the_same_update_as_on_the_cpu() {
         let dump: serde_json::Value = serde_json::from_str(&dump).expect("JSON");
         (*step, dump["samples"].clone(), dump["first_bad_parameter"].clone())
     };
-    assert_eq!(on(&gpu()), on(&Device::cpu()));
+    assert_eq!(on(&device()), on(&Device::cpu()));
 }

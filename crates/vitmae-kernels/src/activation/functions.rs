@@ -1,7 +1,7 @@
 //! The functions themselves, of one f32 each, and their derivatives.
 //!
-//! Written without infinities, which some GPU APIs do not promise, and so that NaN stays NaN: every choice
-//! compares in the direction in which a NaN takes the branch of the formula.
+//! Written without infinities, which some GPU APIs do not promise. NaN stays NaN by its bits: drivers make minima and
+//! maxima out of comparisons, which lose it (NVIDIA's Vulkan does).
 
 use std::f32::consts::FRAC_1_SQRT_2;
 
@@ -25,6 +25,24 @@ const LAPLACE_SIGMA: f32 = 0.282_095;
 /// The activation at `x`.
 #[cube]
 pub(super) fn value(x: f32, #[comptime] activation: Activation) -> f32 {
+    unless_nan(x, formula(x, activation))
+}
+
+/// Its derivative; at a kink PyTorch's.
+#[cube]
+pub(super) fn derivative(x: f32, #[comptime] activation: Activation) -> f32 {
+    unless_nan(x, slope(x, activation))
+}
+
+/// `y`, or `x` if that is NaN.
+#[cube]
+fn unless_nan(x: f32, y: f32) -> f32 {
+    let magnitude = u32::reinterpret(x) & 0x7fff_ffffu32;
+    select(magnitude > 0x7f80_0000u32, x, y)
+}
+
+#[cube]
+fn formula(x: f32, #[comptime] activation: Activation) -> f32 {
     match comptime!(activation) {
         Activation::Gelu => x * normal_cdf(x),
         Activation::Gelu10 => at_most(at_least(x * normal_cdf(x), -10.0f32), 10.0f32),
@@ -45,9 +63,8 @@ pub(super) fn value(x: f32, #[comptime] activation: Activation) -> f32 {
     }
 }
 
-/// Its derivative; at a kink PyTorch's.
 #[cube]
-pub(super) fn derivative(x: f32, #[comptime] activation: Activation) -> f32 {
+fn slope(x: f32, #[comptime] activation: Activation) -> f32 {
     match comptime!(activation) {
         Activation::Gelu => gelu_slope(x),
         Activation::Gelu10 => {

@@ -6,8 +6,9 @@ use cubek_matmul::launch::launch_ref;
 use cubek_matmul::{multi_level, strategy, tiled};
 use cubek_std::InputBinding;
 
-use super::sums::{add_parts, convert};
+use super::sums::add_parts;
 use super::{MatRef, Strategy};
+use crate::convert::convert;
 use crate::{Array, Client, Dtype, KernelError};
 
 /// `C = A·B` or `C += A·B` by one of the routines.

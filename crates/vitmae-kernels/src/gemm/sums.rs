@@ -1,4 +1,4 @@
-//! What surrounds a product: sums of its parts, and operands in another type.
+//! Sums of the parts of a product.
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -25,23 +25,6 @@ pub(super) fn add_parts(client: &Client, sums: &Array, parts: usize, c: &Array, 
     }
 }
 
-/// `y = x`, rounded to the type of `y`.
-pub(super) fn convert(client: &Client, x: &Array, y: &Array) {
-    let (count, dim) = launch::elements(client, y.len);
-    // SAFETY: guarded by the length of `y`, which `x` shares.
-    unsafe {
-        convert_kernel::launch_unchecked(
-            client,
-            count,
-            dim,
-            x.arg(),
-            y.arg(),
-            y.len as u32,
-            [x.dtype.elem(), y.dtype.elem()],
-        );
-    }
-}
-
 /// One unit adds the parts of one element, first to last.
 #[cube(launch_unchecked)]
 fn add_parts_kernel<C: Float>(
@@ -62,19 +45,5 @@ fn add_parts_kernel<C: Float>(
             sum += f32::cast_from(c[i]);
         }
         c[i] = C::cast_from(sum);
-    }
-}
-
-/// One unit converts one element.
-#[cube(launch_unchecked)]
-fn convert_kernel<X: Float, Y: Float>(
-    x: &[X],
-    y: &mut [Y],
-    len: u32,
-    #[define(X, Y)] _dtypes: [ElemType; 2],
-) {
-    let i = ABSOLUTE_POS;
-    if i < len as usize {
-        y[i] = Y::cast_from(x[i]);
     }
 }

@@ -4,7 +4,7 @@ pub use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::gemm::{Epilogue, PackedB};
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
-use vitmae_kernels::linear as gpu;
+use vitmae_kernels::{Array, Client, convert, linear as gpu};
 
 use super::Activation;
 use crate::tensor::into_slot;
@@ -88,7 +88,7 @@ impl Weight<'_> {
 /// `x: […, in]`, `weight: [out, in]`, `bias: [out]` → `[…, out]`
 ///
 /// # Errors
-/// [`TensorError::Shape`] if a shape does not fit, [`TensorError::Precision`] for bf16 on a GPU.
+/// [`TensorError::Shape`] if a shape does not fit.
 ///
 /// Source: `torch.nn.functional.linear`.
 pub fn linear(x: &Tensor, weight: Weight, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
@@ -96,12 +96,11 @@ pub fn linear(x: &Tensor, weight: Weight, bias: Option<&Tensor>) -> Result<Tenso
     let (shape, out) = check(OP, x, weight.tensor, bias)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, ..gpu::Epilogue::default() };
-        let weight = weight.tensor.array();
-        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
+        let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
+        gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
     Tensor::written(x.device(), &out, |y| {
@@ -125,13 +124,12 @@ pub fn linear_activation(
     let mut pre = Tensor::empty(x.device(), &out)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let activation = Some((super::activation::of_kernels(f), pre.array()));
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, activation, residual: None };
-        let weight = weight.tensor.array();
-        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
+        let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
+        gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok((pre, y));
     }
     let y = Tensor::written(x.device(), &out, |y| {
@@ -159,12 +157,11 @@ pub fn linear_residual(
     Tensor::expect_together(OP, &[x, residual])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        f32_only(OP, weight.precision, x)?;
         let y = Tensor::empty(x.device(), &out)?;
         let (bias, residual) = (bias.map(Tensor::array), Some(residual.array()));
         let epilogue = gpu::Epilogue { bias, residual, activation: None };
-        let weight = weight.tensor.array();
-        gpu::forward(client, x.array(), weight, epilogue, of_kernels(shape), y.array());
+        let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
+        gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
     Tensor::written(x.device(), &out, |y| {
@@ -197,10 +194,10 @@ pub fn linear_backward_input(
     Tensor::expect_together(OP, &[dy, weight])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
-        f32_only(OP, precision, dy)?;
         let dx = Tensor::empty(dy.device(), &shape)?;
         let sizes = of_kernels(sizes);
-        gpu::backward_input(client, dy.array(), weight.array(), sizes, dx.array());
+        let [dy, weight] = [dy, weight].map(|f| factor(client, precision, f));
+        gpu::backward_input(client, &dy, &weight, sizes, dx.array());
         return Ok(dx);
     }
     Tensor::written(dy.device(), &shape, |dx| {
@@ -234,9 +231,9 @@ pub fn linear_backward_weight(
     Tensor::expect_together(OP, &[dy, x])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
-        f32_only(OP, precision, dy)?;
         let (dweight, add) = slot_array(slot, dy.device(), weight)?;
-        gpu::backward_weight(client, dy.array(), x.array(), of_kernels(shape), &dweight, add);
+        let [dy, x] = [dy, x].map(|f| factor(client, precision, f));
+        gpu::backward_weight(client, &dy, &x, of_kernels(shape), &dweight, add);
         return Ok(());
     }
     into_slot(slot, dy.device(), weight, |dweight, add| {
@@ -302,12 +299,12 @@ fn replace_last(shape: &mut [usize], side: usize) {
     }
 }
 
-/// Activations on a GPU are f32, and so are its products of them.
+/// A factor of a product as it goes into it.
 #[cfg(feature = "gpu")]
-fn f32_only(op: &'static str, precision: Precision, x: &Tensor) -> Result<(), TensorError> {
+fn factor(client: &Client, precision: Precision, tensor: &Tensor) -> Array {
     match precision {
-        Precision::F32 => Ok(()),
-        Precision::Bf16 => Err(TensorError::Precision { op, device: x.device().to_string() }),
+        Precision::F32 => tensor.array().clone(),
+        Precision::Bf16 => convert::rounded_to_bf16(client, tensor.array()),
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::PoisonError;
 use vitmae_kernels::activation::{self, Activation};
 use vitmae_kernels::gemm::{self, MatRef, Strategy};
 use vitmae_kernels::{
-    Array, Capabilities, Client, Dropout, Dtype, Ids, KernelError, adamw, attention, cross_entropy,
-    decoder_assembly, dropout, encoder_assembly, gather, interpolation, layer_norm, linear, loss,
-    norm, patches, reduce,
+    Array, Capabilities, Client, Dropout, Dtype, Ids, KernelError, adamw, attention, convert,
+    cross_entropy, decoder_assembly, dropout, encoder_assembly, gather, interpolation, layer_norm,
+    linear, loss, norm, patches, reduce,
 };
 
 use crate::paper::{self, Compiled};
@@ -50,9 +50,10 @@ impl Desk {
 /// An operation's name and a call of it. Operations without activations are called once, as f32.
 type Call = (&'static str, fn(&Desk));
 
-const CALLS: [Call; 15] = [
+const CALLS: [Call; 16] = [
     ("activation", call_activation),
     ("attention", call_attention),
+    ("convert", call_convert),
     ("cross_entropy", call_cross_entropy),
     ("decoder_assembly", call_decoder_assembly),
     ("dropout", call_dropout),
@@ -155,6 +156,15 @@ fn call_attention(desk: &Desk) {
 /// A refusal is a failure of the call.
 fn refuse(result: Result<(), KernelError>) {
     result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn call_convert(desk: &Desk) {
+    let client = &desk.client;
+    for len in [B * N * D, 1001] {
+        convert::convert(client, &desk.f32(len), &desk.act(len));
+        convert::convert(client, &desk.act(len), &desk.f32(len));
+    }
+    convert::rounded_to_bf16(client, &desk.f32(B * N * D));
 }
 
 fn call_cross_entropy(desk: &Desk) {
