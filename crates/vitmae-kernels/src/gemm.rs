@@ -1,20 +1,17 @@
 //! Matrix product `C = A·B` or `C += A·B`.
 //!
-//! Two ways behind one function: a tiled kernel of our own, which takes any strides and types and computes
-//! in exact f32, and the routines of CubeK, which use matrix units for f16 and bf16. [`Strategy`] names
-//! them; [`gemm`] picks one from the types and from what the device says it can do. Two f32 operands never
-//! go to matrix units, which would round them to TF32; an f32 operand beside a half one is rounded to its
-//! type there, as mixed precision has it.
+//! Two kernels behind one function. `tiled` takes any strides and types and computes in exact f32; `matrix` multiplies
+//! f16 or bf16 by the matrix units of a device and adds in f32. [`Strategy`] names them; [`gemm`] picks one from the
+//! types, the shape and what the device says it can do. Two f32 operands never go to matrix units, which would round
+//! them to TF32; an f32 operand beside a half one is rounded to its type there, as mixed precision has it.
 //!
 //! Oracle: `vitmae_testing::reference::linear`; CPU twin: `vitmae_cpu::gemm`.
 
-mod routines;
+mod matrix;
 mod sums;
 mod tiled;
 
-use cubecl::ir::features::MmaConfig;
-
-use crate::{Array, Capabilities, Client, Dtype, KernelError};
+use crate::{Array, Client, Dtype, KernelError};
 
 /// A view of a matrix inside an array, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -68,44 +65,15 @@ impl<'a> MatRef<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// Our own kernel: tiles in shared memory, f32 sums, any strides and types.
+    /// Tiles in shared memory, products by the units, f32 sums; any strides and types.
     Tiled,
-    /// CubeK without matrix units, one buffer.
-    SimpleUnit,
-    /// CubeK without matrix units, two buffers.
-    DoubleUnit,
-    /// CubeK on matrix units, one buffer: f16 or bf16 operands, f32 sums.
-    SimpleCmma,
-    /// CubeK on matrix units, two buffers.
-    DoubleCmma,
-    /// CubeK for devices whose units are threads of a CPU.
-    Cpu,
+    /// Products by matrix units of f16 or bf16 operands, f32 sums.
+    Matrix,
 }
 
 impl Strategy {
     /// Every strategy, for tests and benches.
-    pub const ALL: [Self; 6] = [
-        Self::Tiled,
-        Self::SimpleUnit,
-        Self::DoubleUnit,
-        Self::SimpleCmma,
-        Self::DoubleCmma,
-        Self::Cpu,
-    ];
-
-    /// The strategy of [`gemm`] for operands of these types on a device.
-    pub fn choose(a: Dtype, b: Dtype, capabilities: &Capabilities) -> Self {
-        if capabilities.is_cpu() {
-            return Self::Cpu;
-        }
-        let half = half_type(a, b).map(Dtype::elem);
-        let fits = |config: &MmaConfig| {
-            Some(config.a_type) == half
-                && Some(config.b_type) == half
-                && config.cd_type == Dtype::F32.elem()
-        };
-        if capabilities.cmma.iter().any(fits) { Self::SimpleCmma } else { Self::Tiled }
-    }
+    pub const ALL: [Self; 2] = [Self::Tiled, Self::Matrix];
 }
 
 /// The type in which matrix units multiply `a` and `b`: the half type of one of them, if they do not have
@@ -118,15 +86,14 @@ fn half_type(a: Dtype, b: Dtype) -> Option<Dtype> {
     }
 }
 
-/// `C = A·B` (`accumulate`: `C += A·B`) by the strategy that suits the device. `C` is row-major `[m, n]`;
+/// `C = A·B` (`accumulate`: `C += A·B`) by the strategy that suits the device and the shape. `C` is row-major `[m, n]`;
 /// sums are f32 and are rounded once to the type of `C`.
 ///
 /// # Panics
 /// If the sizes do not fit together.
 pub fn gemm(client: &Client, a: MatRef, b: MatRef, c: &Array, accumulate: bool) {
-    let strategy = Strategy::choose(a.array.dtype, b.array.dtype, &Capabilities::of(client));
-    // A routine refuses before it launches anything; which shapes it refuses depends on the device alone.
-    if gemm_with(client, strategy, a, b, c, accumulate).is_err() {
+    // It refuses before it launches anything; which shapes it refuses depends on the device alone.
+    if gemm_with(client, Strategy::Matrix, a, b, c, accumulate).is_err() {
         check(a, b, c);
         tiled::product(client, a, b, c, accumulate);
     }
@@ -152,12 +119,11 @@ pub fn gemm_with(
     if c.len == 0 {
         return Ok(());
     }
-    // The routines do not know an empty sum.
-    if strategy == Strategy::Tiled || a.cols == 0 {
-        tiled::product(client, a, b, c, accumulate);
-        return Ok(());
+    match strategy {
+        Strategy::Tiled => tiled::product(client, a, b, c, accumulate),
+        Strategy::Matrix => matrix::product(client, a, b, c, accumulate)?,
     }
-    routines::product(client, strategy, a, b, c, accumulate)
+    Ok(())
 }
 
 fn check(a: MatRef, b: MatRef, c: &Array) {

@@ -191,7 +191,7 @@ fn resample(
             source_columns as u32,
             rows.len() as u32,
             columns.len() as u32,
-            width / vector,
+            (width / vector) as u32,
             accumulate,
         );
     }
@@ -209,11 +209,12 @@ fn resample_kernel<N: Size>(
     source_columns: u32,
     rows: u32,
     columns: u32,
-    #[comptime] width: usize,
+    width: u32,
     #[comptime] accumulate: bool,
 ) {
     let i = ABSOLUTE_POS;
     if i < vectors as usize {
+        let width = width as usize;
         let place = i / width;
         let y = place / columns as usize;
         let x = rows as usize + place % columns as usize;

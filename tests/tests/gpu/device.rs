@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
-use vitmae_kernels::cubecl::ir::features::TypeUsage;
 use vitmae_kernels::cubecl::prelude::*;
 use vitmae_kernels::cubecl::server::Handle;
 use vitmae_kernels::{Array, Capabilities, Client, Dtype};
@@ -75,11 +74,6 @@ pub(crate) fn rounds_freely(dtype: Dtype) -> bool {
 /// Whether attention in `dtype` goes to matrix units, if the head's width suits.
 pub(crate) fn matrix_units(dtype: Dtype) -> bool {
     Capabilities::of(&client()).cmma.iter().any(|config| config.a_type == dtype.elem())
-}
-
-/// Whether CubeK's routines without matrix units take operands of `dtype`: they compute in it.
-pub(crate) fn computes_in(dtype: Dtype) -> bool {
-    client().properties().type_usage(dtype.elem()).contains(TypeUsage::Arithmetic)
 }
 
 /// A NaN in every type, around the output.

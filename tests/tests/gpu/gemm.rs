@@ -1,7 +1,7 @@
 use super::device::{self, Canary, rounded};
 use super::output::stored;
 use vitmae_kernels::gemm::{MatRef, Strategy, gemm, gemm_with};
-use vitmae_kernels::{Array, Capabilities, Client, Dtype, KernelError};
+use vitmae_kernels::{Array, Client, Dtype, KernelError};
 use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::{tolerance, tolerance_at};
@@ -26,9 +26,6 @@ const SHAPES: [[usize; 3]; 16] = [
     [129, 257, 50],
     [64, 128, 104],
 ];
-
-/// The strategies that a device without matrix units must have.
-const PORTABLE: [Strategy; 3] = [Strategy::Tiled, Strategy::SimpleUnit, Strategy::DoubleUnit];
 
 /// `a: [m, k]` times `b: [k, n]` in f64, through the reference of a linear map.
 fn product(a: &[f32], b: &[f32], [m, n, k]: [usize; 3]) -> Vec<f64> {
@@ -99,16 +96,6 @@ fn products_of_ragged_sizes_equal_the_reference() {
 }
 
 #[test]
-fn products_by_routines_equal_the_reference() {
-    // Fewer, because each shape and layout is another kernel to compile.
-    let shapes = [[33, 33, 33], [1, 70, 197], [64, 128, 104]];
-    assert_products(&PORTABLE[1..], &shapes, &["nn", "nt", "tn"], Dtype::F32);
-    for dtype in device::dtypes(&device::client()).into_iter().filter(|&d| device::computes_in(d)) {
-        assert_products(&PORTABLE[1..], &[[50, 33, 64]], &["nt"], dtype);
-    }
-}
-
-#[test]
 fn half_operands_give_an_f32_product() {
     let (client, mut draws) = (device::client(), Draws::new(5));
     for dtype in device::dtypes(&client) {
@@ -116,12 +103,38 @@ fn half_operands_give_an_f32_product() {
         let a = rounded(&draws.vec_f32(m * k), dtype);
         let b = rounded(&draws.vec_f32(k * n), dtype);
         let expected = product(&a, &b, shape);
-        let all = if device::computes_in(dtype) { &PORTABLE[..] } else { &PORTABLE[..1] };
-        for &strategy in all {
-            let name = format!("{strategy:?} {dtype}");
-            let c = multiply(&client, strategy, "tn", (&a, &b), shape, [dtype, Dtype::F32]);
-            let c = c.unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_close(&name, &c, &expected, tolerance(k, &expected));
+        let tiled = Strategy::Tiled;
+        let c = multiply(&client, tiled, "tn", (&a, &b), shape, [dtype, Dtype::F32]);
+        let c = c.unwrap_or_else(|error| panic!("{dtype}: {error}"));
+        assert_close(&dtype.to_string(), &c, &expected, tolerance(k, &expected));
+    }
+}
+
+#[test]
+fn products_on_matrix_units_equal_the_reference() {
+    let (client, mut draws) = (device::client(), Draws::new(8));
+    // Whole tiles, parts of tiles in each direction, and sums in parts.
+    for shape @ [m, n, k] in [[128, 256, 64], [200, 136, 72], [72, 264, 40], [392, 96, 2056]] {
+        for dtype in device::dtypes(&client).into_iter().filter(|&dtype| dtype != Dtype::F32) {
+            let a = rounded(&draws.vec_f32(m * k), dtype);
+            let b = rounded(&draws.vec_f32(k * n), dtype);
+            let expected = product(&a, &b, shape);
+            for layout in ["nn", "nt", "tn"] {
+                let name = format!("{layout} {shape:?} {dtype}");
+                let types = [dtype, Dtype::F32];
+                match multiply(&client, Strategy::Matrix, layout, (&a, &b), shape, types) {
+                    Ok(c) => assert_close(&name, &c, &expected, tolerance(k, &expected)),
+                    Err(error) => assert!(!device::matrix_units(dtype), "{name}: {error}"),
+                }
+            }
+            let before = draws.vec_f32(m * n);
+            let c = Canary::filled(&client, &before);
+            let [a, b] = [&a, &b].map(|values| Array::from_f32_as(&client, values, dtype));
+            let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
+            gemm(&client, a, b, c.array(), true);
+            let expected = reduce::add(&widen(&before), &expected);
+            let name = format!("{shape:?} {dtype}, accumulated");
+            assert_close(&name, &c.finish(&client, &name), &expected, tolerance(k + 1, &expected));
         }
     }
 }
@@ -146,29 +159,24 @@ fn operands_of_two_types_multiply() {
 }
 
 #[test]
-fn what_does_not_suit_the_device_is_refused() {
+fn what_does_not_suit_matrix_units_is_refused() {
     let client = device::client();
-    let capabilities = Capabilities::of(&client);
-    let values = vec![1.0; 64 * 64];
-    for dtype in device::dtypes(&client) {
-        for strategy in Strategy::ALL {
-            let run =
-                multiply(&client, strategy, "nn", (&values, &values), [64; 3], [dtype, Dtype::F32]);
-            let on_matrix_units = matches!(strategy, Strategy::SimpleCmma | Strategy::DoubleCmma);
-            match run {
-                Ok(c) => assert_eq!(c, [64.0; 64 * 64], "{strategy:?} {dtype}"),
-                Err(KernelError::Refused { op: "gemm", .. }) => {
-                    let must = PORTABLE.contains(&strategy) && device::computes_in(dtype);
-                    assert!(!must, "{strategy:?} {dtype}");
-                }
-                Err(error) => panic!("{strategy:?} {dtype}: {error}"),
-            }
-            // f32 must never be rounded on the way.
-            if on_matrix_units && dtype == Dtype::F32 {
-                let chosen = Strategy::choose(dtype, dtype, &capabilities);
-                assert!(!matches!(chosen, Strategy::SimpleCmma | Strategy::DoubleCmma));
-            }
+    let refused = |[m, n, k]: [usize; 3], dtype: Dtype| {
+        let (a, b) = (vec![1.0; m * k], vec![1.0; k * n]);
+        let types = [dtype, Dtype::F32];
+        match multiply(&client, Strategy::Matrix, "nn", (&a, &b), [m, n, k], types) {
+            Ok(_) => false,
+            Err(KernelError::Refused { op: "gemm", .. }) => true,
+            Err(error) => panic!("{error}"),
         }
+    };
+    // f32 must never be rounded on the way.
+    assert!(refused([128, 128, 128], Dtype::F32));
+    for dtype in device::dtypes(&client).into_iter().filter(|&dtype| dtype != Dtype::F32) {
+        assert_eq!(refused([128, 128, 128], dtype), !device::matrix_units(dtype));
+        // Rows that are no whole vectors, and products too small for a tile.
+        assert!(refused([128, 128, 127], dtype) && refused([128, 127, 128], dtype));
+        assert!(refused([8, 128, 128], dtype));
     }
 }
 
@@ -179,14 +187,11 @@ fn accumulation_adds_to_what_is_there() {
         let (a, b, c0) = (draws.vec_f32(m * k), draws.vec_f32(k * n), draws.vec_f32(m * n));
         let (a_array, b_array) = (Array::from_f32(&client, &a), Array::from_f32(&client, &b));
         let expected = reduce::add(&widen(&c0), &product(&a, &b, shape));
-        for strategy in PORTABLE {
-            let c = Canary::filled(&client, &c0);
-            let (a, b) = (MatRef::row_major(&a_array, m, k), MatRef::row_major(&b_array, k, n));
-            gemm_with(&client, strategy, a, b, c.array(), true).expect("every device can");
-            let name = format!("{strategy:?} {shape:?}");
-            let c = c.finish(&client, &name);
-            assert_close(&name, &c, &expected, tolerance(k + 1, &expected));
-        }
+        let c = Canary::filled(&client, &c0);
+        let (a, b) = (MatRef::row_major(&a_array, m, k), MatRef::row_major(&b_array, k, n));
+        gemm(&client, a, b, c.array(), true);
+        let name = format!("{shape:?}");
+        assert_close(&name, &c.finish(&client, &name), &expected, tolerance(k + 1, &expected));
     }
 }
 
@@ -194,14 +199,12 @@ fn accumulation_adds_to_what_is_there() {
 fn an_empty_inner_side_gives_zero_and_an_empty_product_nothing() {
     let client = device::client();
     let empty = Array::empty(&client, 0, Dtype::F32);
-    for strategy in PORTABLE {
-        let c = Canary::poisoned(&client, 6, Dtype::F32);
-        let (a, b) = (MatRef::row_major(&empty, 2, 0), MatRef::row_major(&empty, 0, 3));
-        gemm_with(&client, strategy, a, b, c.array(), false).expect("every device can");
-        assert_eq!(c.finish(&client, "c"), [0.0; 6]);
-        let (a, b) = (MatRef::row_major(&empty, 0, 4), MatRef::row_major(&empty, 4, 0));
-        gemm_with(&client, strategy, a, b, &empty, false).expect("every device can");
-    }
+    let c = Canary::poisoned(&client, 6, Dtype::F32);
+    let (a, b) = (MatRef::row_major(&empty, 2, 0), MatRef::row_major(&empty, 0, 3));
+    gemm(&client, a, b, c.array(), false);
+    assert_eq!(c.finish(&client, "c"), [0.0; 6]);
+    let (a, b) = (MatRef::row_major(&empty, 0, 4), MatRef::row_major(&empty, 4, 0));
+    gemm(&client, a, b, &empty, false);
 }
 
 #[test]

@@ -77,11 +77,12 @@ impl Behind {
     }
 }
 
-/// The product and the argument of the activation are stored on the way. They are no larger than the result
-/// and what was added to it, 2 at most.
+/// The product and the argument of the activation are stored on the way, so there are three roundings. The stored ones are
+/// no larger than the result and what was added to it, 2 at most.
 fn stored_on_the_way(tolerance: Tolerance, dtype: Dtype) -> Tolerance {
-    let (tolerance, unit) = (stored(tolerance, dtype), rounding(dtype));
-    Tolerance::new(tolerance.abs + 2.0 * unit, tolerance.rel + unit)
+    let (tolerance, unit) = (stored(tolerance, dtype), 2.0 * rounding(dtype));
+    let Tolerance { abs, rel } = Tolerance::CAP;
+    Tolerance::new(abs.min(tolerance.abs + 2.0 * unit), rel.min(tolerance.rel + unit))
 }
 
 #[test]

@@ -40,8 +40,8 @@ const MEDIUM: (usize, usize) = (64, 4);
 /// The smallest, and for devices with small cubes.
 const SMALL: (usize, usize) = (32, 4);
 
-/// Cubes that keep a device busy, about.
-const CUBES: usize = 256;
+/// Cubes that keep a device busy, about: two waves on the largest, which run two on each of 132 multiprocessors.
+const CUBES: usize = 512;
 /// Shortest part of k that is worth its pass through memory.
 const SHORTEST_PART: usize = 256;
 
@@ -55,7 +55,7 @@ impl Tile {
             // Not tiles that lie mostly outside C, nor tiles that leave half of the device idle.
             units <= max_units as usize
                 && m.min(n) * 2 > side
-                && tiles * (a.cols / SHORTEST_PART).max(1) * 2 >= CUBES
+                && tiles * (a.cols / SHORTEST_PART).max(1) * 4 >= CUBES
         };
         let (side, unit_side) = [LARGE, MEDIUM].into_iter().find(fits).unwrap_or(SMALL);
         // The shorter stride is the one along which neighbours share a transaction.
@@ -215,6 +215,7 @@ fn tiled_kernel<A: Float, B: Float, C: Float>(
         a_next = load::<A>(a, &a_at, a_row, sizes.m as usize, k + a_k, k_end);
         b_next = load::<B>(b, &b_at, b_col, sizes.n as usize, k + b_k, k_end);
 
+        #[unroll]
         for step in 0..depth {
             let a_line = step * line + unit_row;
             let b_line = step * line + unit_col;

@@ -50,7 +50,7 @@ impl Desk {
 /// An operation's name and a call of it. Operations without activations are called once, as f32.
 type Call = (&'static str, fn(&Desk));
 
-const CALLS: [Call; 16] = [
+const CALLS: [Call; 15] = [
     ("activation", call_activation),
     ("attention", call_attention),
     ("convert", call_convert),
@@ -60,7 +60,6 @@ const CALLS: [Call; 16] = [
     ("encoder_assembly", call_encoder_assembly),
     ("gather", call_gather),
     ("gemm", call_gemm),
-    ("gemm_with", call_gemm_with),
     ("layer_norm", call_layer_norm),
     ("linear", call_linear),
     ("loss", call_loss),
@@ -221,20 +220,7 @@ fn call_gather(desk: &Desk) {
 }
 
 fn call_gemm(desk: &Desk) {
-    products(desk, gemm::gemm);
-}
-
-/// What the caller of a product may choose instead.
-fn call_gemm_with(desk: &Desk) {
-    products(desk, |client, a, b, c, accumulate| {
-        for strategy in Strategy::ALL.into_iter().filter(|&s| s != Strategy::Cpu) {
-            // Refused where the device has no matrix units, or for f32.
-            let _ = gemm::gemm_with(client, strategy, a, b, c, accumulate);
-        }
-    });
-}
-
-fn products(desk: &Desk, product: impl Fn(&Client, MatRef, MatRef, &Array, bool)) {
+    let client = &desk.client;
     // Each tile, and sums split along k.
     for [m, n, k] in [[B * N, H, D], [D, D, B * N], [4 * K, D, D], [B, 1000, D]] {
         let (a, b, c) = (desk.act(m * k), desk.act(n * k), desk.f32(m * n));
@@ -243,7 +229,10 @@ fn products(desk: &Desk, product: impl Fn(&Client, MatRef, MatRef, &Array, bool)
         let (b, bt) = (MatRef::row_major(&b, k, n), MatRef::row_major(&b, n, k).transposed());
         for (a, b) in [(rows, b), (rows, bt), (columns, b)] {
             for accumulate in [false, true] {
-                product(&desk.client, a, b, &c, accumulate);
+                for strategy in Strategy::ALL {
+                    // Matrix units refuse f32, and devices may have none.
+                    let _ = gemm::gemm_with(client, strategy, a, b, &c, accumulate);
+                }
             }
         }
     }
