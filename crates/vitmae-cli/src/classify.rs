@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use vitmae_tensor::Device;
-use vitmae_trainer::Classes;
 use vitmae_trainer::data::ImageFolder;
 use vitmae_trainer::features::{Pool, features};
 use vitmae_trainer::knn::{KnnOptions, knn};
 use vitmae_trainer::linear_probe::{Labelled, linear_probe};
+use vitmae_trainer::{Classes, Confusion};
 
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
@@ -87,44 +87,47 @@ pub fn run_knn(args: &KnnArgs, global: &Global, device: &Device) -> Result<u8> {
     let options = KnnOptions { k: args.k, temperature: args.temperature };
     let count = set.classes.names.len();
     let predictions = knn(train, &set.test, count, options)?;
-    // Row: what an image shows. Column: what it was taken for.
-    let mut confusion = vec![vec![0usize; count]; count];
-    for (&label, &prediction) in set.test_labels.iter().zip(&predictions) {
-        confusion[label][prediction] += 1;
-    }
-    let hits: usize = (0..count).map(|class| confusion[class][class]).sum();
-    let accuracy = hits as f64 / predictions.len() as f64;
-    let recall = |class: usize| {
-        let shown: usize = confusion[class].iter().sum();
-        (shown > 0).then(|| confusion[class][class] as f64 / shown as f64)
-    };
+    let confusion = Confusion::new(count, &set.test_labels, &predictions);
+    let settings = json!({
+        "k": args.k,
+        "temperature": args.temperature,
+        "train": set.classes.labels.len(),
+    });
+    print_confusion(global, &set.classes.names, &confusion, &settings);
+    Ok(0)
+}
+
+/// Prints shares and counts; as JSON beside `others`.
+pub(crate) fn print_confusion(
+    global: &Global,
+    names: &[String],
+    confusion: &Confusion,
+    others: &Value,
+) {
+    let total: usize = confusion.counts.iter().flatten().sum();
     if global.json {
-        let per_class: serde_json::Map<String, Value> = set
-            .classes
-            .names
-            .iter()
-            .enumerate()
-            .map(|(class, name)| (name.clone(), json!(recall(class))))
-            .collect();
-        let result = json!({
-            "accuracy": accuracy,
-            "k": args.k,
-            "temperature": args.temperature,
-            "train": set.classes.labels.len(),
-            "test": predictions.len(),
+        let recalls = names.iter().enumerate();
+        let recalls = recalls.map(|(class, name)| (name.clone(), json!(confusion.recall(class))));
+        let per_class: serde_json::Map<String, Value> = recalls.collect();
+        let mut result = json!({
+            "accuracy": confusion.accuracy(),
+            "test": total,
             "per_class": per_class,
-            "confusion": confusion,
+            "confusion": confusion.counts,
         });
+        for (key, value) in others.as_object().into_iter().flatten() {
+            result[key] = value.clone();
+        }
         println!("{result:#}");
-        return Ok(0);
+        return;
     }
-    println!("accuracy {:.2} %, {hits} of {} images", 100.0 * accuracy, predictions.len());
-    for (class, name) in set.classes.names.iter().enumerate() {
-        if let Some(recall) = recall(class) {
+    let (accuracy, hits) = (100.0 * confusion.accuracy(), confusion.hits());
+    println!("accuracy {accuracy:.2} %, {hits} of {total} images");
+    for (class, name) in names.iter().enumerate() {
+        if let Some(recall) = confusion.recall(class) {
             println!("  {:6.2} % {}", 100.0 * recall, name.escape_debug());
         }
     }
-    Ok(0)
 }
 
 /// Runs `linprobe`.
@@ -187,7 +190,7 @@ impl SetArgs {
 }
 
 /// The folders of training and of test images.
-fn parts(root: &Path) -> Result<(PathBuf, PathBuf)> {
+pub(crate) fn parts(root: &Path) -> Result<(PathBuf, PathBuf)> {
     let train = root.join("train");
     let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
     match (train.is_dir(), test) {

@@ -24,7 +24,7 @@ use serde_json::json;
 use vitmae_image::Image;
 use vitmae_model::VitMaeForPreTraining;
 use vitmae_tensor::Device;
-use vitmae_trainer::{Datasets, Event, PretrainConfig, pretrain};
+use vitmae_trainer::{Datasets, Event, RunConfig, pretrain};
 use vitmae_weights::folder::PREPROCESSOR_FILE;
 use vitmae_weights::save_pretrained;
 
@@ -116,7 +116,7 @@ pub fn run(args: &DemoArgs, global: &Global, device: &Device) -> Result<u8> {
     Ok(0)
 }
 
-fn data(config: &PretrainConfig, views: &[Image], samples: usize) -> Result<Datasets> {
+fn data(config: &RunConfig, views: &[Image], samples: usize) -> Result<Datasets> {
     let side = config.model.image_size.0;
     let digits = assets::digits()?;
     let digits: Result<Vec<_>> =
@@ -138,7 +138,7 @@ fn start_afresh(folder: &Path) -> Result<()> {
 
 fn write_results(
     out: &Path,
-    config: &PretrainConfig,
+    config: &RunConfig,
     model: &VitMaeForPreTraining,
     curve: &Curve,
     findings: &Findings,

@@ -16,6 +16,7 @@ mod device;
 mod doctor;
 mod exit;
 mod features;
+mod finetune;
 mod flops;
 mod inspect;
 mod model_folder;
@@ -74,6 +75,10 @@ enum Command {
     Knn(classify::KnnArgs),
     /// Classify labelled images by a linear map of the encoder's vectors
     Linprobe(classify::LinprobeArgs),
+    /// Train a classifier on a pre-trained encoder
+    Finetune(Box<finetune::FinetuneArgs>),
+    /// Classify labelled images by a fine-tuned classifier
+    Evaluate(finetune::EvaluateArgs),
     /// Show what a checkpoint holds
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint in another layout
@@ -101,6 +106,8 @@ fn main() -> ExitCode {
                 Command::Features(args) => features::run(&args, &global, &device()?),
                 Command::Knn(args) => classify::run_knn(&args, &global, &device()?),
                 Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),
+                Command::Finetune(args) => finetune::run(&args, &global, &device()?),
+                Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
                 Command::Inspect(args) => inspect::run(&args, &global),
                 Command::Convert(args) => convert::run(&args, &global),
                 Command::Doctor(args) => doctor::run(&args, &global),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use vitmae_image::{Image, Limits, Size, VitImageProcessor, decode};
 use vitmae_model::VitMaeConfig;
-use vitmae_trainer::{PretrainConfig, checkpoint};
+use vitmae_trainer::{RunConfig, checkpoint};
 use vitmae_weights::ModelFolder;
 use vitmae_weights::folder::WEIGHTS_FILE;
 
@@ -64,7 +64,7 @@ pub fn processor(path: &Path, config: &VitMaeConfig) -> Result<VitImageProcessor
     let found = text.map(|text| VitImageProcessor::from_json(&text)).transpose();
     let found = found.context("`preprocessor_config.json` cannot be used")?;
     let processor =
-        found.unwrap_or_else(|| PretrainConfig::new(config.clone(), PathBuf::new()).processor);
+        found.unwrap_or_else(|| RunConfig::new(config.clone(), PathBuf::new()).processor);
     let (height, width) = config.image_size;
     Ok(VitImageProcessor { do_resize: true, size: Size::Exact { height, width }, ..processor })
 }

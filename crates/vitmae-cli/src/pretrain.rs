@@ -10,7 +10,7 @@ use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
 use vitmae_trainer::data::{Dataset, ImageFolder, OnBadSample};
-use vitmae_trainer::{Datasets, PretrainConfig, Resume, pretrain};
+use vitmae_trainer::{Datasets, Resume, RunConfig, pretrain};
 use vitmae_weights::folder::read_json_text;
 
 use crate::exit::{BadInput, Usage};
@@ -164,7 +164,7 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> 
     let mut progress = Progress::new(global.quiet);
     args.original.report(&progress)?;
     let data = datasets(args)?;
-    let config = PretrainConfig { precision: args.precision.get(), ..settings(args)? };
+    let config = RunConfig { precision: args.precision.get(), ..settings(args)? };
     if config.warmup_epochs > config.epochs as f64 {
         progress.line(&format!(
             "warning: the warm-up of {} epochs is longer than the run of {}, which never reaches \
@@ -180,7 +180,7 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> 
             "checkpoint": summary.checkpoint,
             "step": summary.step,
             "loss": summary.last_loss,
-            "val_loss": summary.evaluation_loss,
+            "val_loss": summary.evaluation.map(|found| found.loss),
             "stopped": summary.stopped,
         });
         println!("{result}");
@@ -204,7 +204,7 @@ fn datasets(args: &PretrainArgs) -> Result<Datasets> {
     Ok(Datasets { train, evaluation: validation.as_deref().map(open).transpose()? })
 }
 
-fn settings(args: &PretrainArgs) -> Result<PretrainConfig> {
+fn settings(args: &PretrainArgs) -> Result<RunConfig> {
     let (mut model, processor) = model(args)?;
     if let Some(size) = args.input_size {
         model.image_size = (size, size);
@@ -215,12 +215,12 @@ fn settings(args: &PretrainArgs) -> Result<PretrainConfig> {
     }
     model.mask_ratio = args.mask_ratio.unwrap_or(model.mask_ratio);
     model.norm_pix_loss |= args.norm_pix_loss;
-    let defaults = PretrainConfig::new(model, args.output_dir.clone());
+    let defaults = RunConfig::new(model, args.output_dir.clone());
     let pair = |values: &[f64]| (values[0], values[1]);
     let mut adamw = defaults.adamw;
     adamw.weight_decay = args.weight_decay;
     adamw.betas = pair(&args.betas).into();
-    Ok(PretrainConfig {
+    Ok(RunConfig {
         start_from: args.init.clone(),
         processor: processor.unwrap_or_else(|| defaults.processor.clone()),
         recompute: args.recompute,

@@ -76,8 +76,12 @@ impl Progress {
                 let reason = bad.reason.split("; help: ").next().unwrap_or_default();
                 self.line(&format!("warning: sample {} cannot be used: {reason}", bad.sample));
             }
-            Event::Evaluated { step, loss, images } => {
-                self.line(&format!("step {step}: loss {loss:.5} on {images} evaluation images"));
+            Event::Evaluated { step, loss, accuracy, images } => {
+                let found = accuracy.map(|share| format!(", {:.2} % right", 100.0 * share));
+                let found = found.unwrap_or_default();
+                self.line(&format!(
+                    "step {step}: loss {loss:.5}{found} on {images} evaluation images"
+                ));
             }
             Event::Saved { folder, step } => {
                 self.line(&format!("step {step}: saved `{}`", folder.display()));

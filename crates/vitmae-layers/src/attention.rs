@@ -3,7 +3,7 @@
 use vitmae_tensor::ops::{self, Attended, Dropout};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{LayerNorm, LayerNormCache, Linear, Param};
+use crate::{BranchDropout, LayerNorm, LayerNormCache, Linear, Param};
 
 /// `y = residual + projection(attention(qkv(x)))`.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct AttentionCache {
     attended: Attended,
     heads: usize,
     probabilities_dropout: Option<Dropout>,
-    output_dropout: Option<Dropout>,
+    output_dropout: BranchDropout,
 }
 
 impl Attention {
@@ -40,19 +40,17 @@ impl Attention {
         residual: &Tensor,
         norm: &LayerNorm,
         probabilities_dropout: Option<Dropout>,
-        output_dropout: Option<Dropout>,
+        output_dropout: BranchDropout,
     ) -> Result<(Tensor, Tensor, AttentionCache, LayerNormCache), TensorError> {
         let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
         let attended = ops::attention(&qkv, self.heads, probabilities_dropout.as_ref())?;
         let mixed = &attended.out; // [B, N, D]
-        let (y, normed, of_norm) = match &output_dropout {
-            None => norm.forward_sum(&self.projection, mixed, residual)?,
-            Some(dropout) => {
-                let projected = self.projection.forward(mixed)?;
-                let y = ops::dropout(&projected, Some(residual), dropout)?;
-                let (normed, of_norm) = norm.forward(y.clone())?;
-                (y, normed, of_norm)
-            }
+        let (y, normed, of_norm) = if output_dropout.is_none() {
+            norm.forward_sum(&self.projection, mixed, residual)?
+        } else {
+            let y = output_dropout.join(&self.projection.forward(mixed)?, residual)?;
+            let (normed, of_norm) = norm.forward(y.clone())?;
+            (y, normed, of_norm)
         };
         let heads = self.heads;
         let cache = AttentionCache { qkv, attended, heads, probabilities_dropout, output_dropout };
@@ -71,13 +69,7 @@ impl Attention {
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
         let mixed = &cache.attended.out;
-        let dmixed = match &cache.output_dropout {
-            None => self.projection.backward(mixed, dy)?,
-            Some(dropout) => {
-                let dprojected = ops::dropout_backward(dy, dropout)?;
-                self.projection.backward(mixed, &dprojected)?
-            }
-        };
+        let dmixed = self.projection.backward(mixed, &cache.output_dropout.backward(dy)?)?;
         let dropout = cache.probabilities_dropout.as_ref();
         let dqkv =
             ops::attention_backward(&dmixed, &cache.qkv, &cache.attended, self.heads, dropout)?;

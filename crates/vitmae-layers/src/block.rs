@@ -1,9 +1,10 @@
 //! One pre-norm transformer block.
 
-use vitmae_tensor::ops::{Dropout, Stream};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{Attention, AttentionCache, LayerNorm, LayerNormCache, Mlp, MlpCache, Param};
+use crate::{
+    Attention, AttentionCache, BlockDropout, LayerNorm, LayerNormCache, Mlp, MlpCache, Param,
+};
 
 /// `a = x + attention(norm1(x))`, `y = a + mlp(norm2(a))`.
 ///
@@ -18,29 +19,6 @@ pub struct Block {
     pub norm2: LayerNorm,
     /// The perceptron.
     pub mlp: Mlp,
-}
-
-/// The dropout of one block in one step; none by default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BlockDropout {
-    /// Of the attention probabilities.
-    pub probabilities: Option<Dropout>,
-    /// After the attention's projection.
-    pub projection: Option<Dropout>,
-    /// After the perceptron.
-    pub mlp: Option<Dropout>,
-}
-
-impl BlockDropout {
-    /// Independent noise for each place of block `index` in the stack `stack`, a function of `seed`;
-    /// nothing where a rate is 0.
-    pub fn new(seed: u64, stack: &str, index: usize, hidden: f32, probabilities: f32) -> Self {
-        let at = |rate: f32, place: u64| {
-            let stream = Stream::new(seed, stack, index as u64, place);
-            (rate > 0.0).then_some(Dropout { rate, stream })
-        };
-        Self { probabilities: at(probabilities, 0), projection: at(hidden, 1), mlp: at(hidden, 2) }
-    }
 }
 
 /// What [`Block::backward`] needs from the forward pass: of each token the inputs of both norms, q|k|v, the

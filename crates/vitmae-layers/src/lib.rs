@@ -9,6 +9,7 @@
 
 mod attention;
 mod block;
+mod dropout;
 mod layer_norm;
 mod linear;
 mod mlp;
@@ -16,7 +17,8 @@ mod param;
 mod transformer;
 
 pub use attention::{Attention, AttentionCache};
-pub use block::{Block, BlockCache, BlockDropout};
+pub use block::{Block, BlockCache};
+pub use dropout::{BlockDropout, BranchDropout, DropRates};
 pub use layer_norm::{LayerNorm, LayerNormCache};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpCache};

@@ -1,9 +1,9 @@
 //! The two-layer perceptron of a block, with the residual around it.
 
-use vitmae_tensor::ops::{self, Activation, Dropout};
+use vitmae_tensor::ops::{self, Activation};
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::{Linear, Param};
+use crate::{BranchDropout, Linear, Param};
 
 /// `y = residual + fc2(f(fc1(x)))`.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Mlp {
 #[derive(Clone, Debug)]
 pub struct MlpCache {
     pre: Tensor, // [B, N, inner], before the activation
-    dropout: Option<Dropout>,
+    dropout: BranchDropout,
 }
 
 impl Mlp {
@@ -34,12 +34,13 @@ impl Mlp {
         &self,
         x: &Tensor,
         residual: &Tensor,
-        dropout: Option<Dropout>,
+        dropout: BranchDropout,
     ) -> Result<(Tensor, MlpCache), TensorError> {
         let (pre, hidden) = self.fc1.forward_activation(x, self.activation)?;
-        let y = match &dropout {
-            None => self.fc2.forward_residual(&hidden, residual)?,
-            Some(dropout) => ops::dropout(&self.fc2.forward(&hidden)?, Some(residual), dropout)?,
+        let y = if dropout.is_none() {
+            self.fc2.forward_residual(&hidden, residual)?
+        } else {
+            dropout.join(&self.fc2.forward(&hidden)?, residual)?
         };
         Ok((y, MlpCache { pre, dropout }))
     }
@@ -56,10 +57,7 @@ impl Mlp {
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
         let hidden = ops::activation(&cache.pre, self.activation)?;
-        let dhidden = match &cache.dropout {
-            None => self.fc2.backward(&hidden, dy)?,
-            Some(dropout) => self.fc2.backward(&hidden, &ops::dropout_backward(dy, dropout)?)?,
-        };
+        let dhidden = self.fc2.backward(&hidden, &cache.dropout.backward(dy)?)?;
         drop(hidden);
         let dpre = ops::activation_backward(&dhidden, &cache.pre, self.activation)?;
         drop((dhidden, cache.pre));

@@ -108,7 +108,7 @@ impl VitMaeDecoder {
         drop(visible);
         let (x, transformer) = self.transformer.forward(
             x,
-            options.dropout_of(config, "decoder"),
+            options.dropout_of(config, "decoder", config.decoder_num_hidden_layers),
             options.recompute,
         )?;
         let patches = patch_rows(masking, self.device())?;

@@ -1,6 +1,8 @@
 //! The encoder: patch embedding, positions, masking, blocks, norm.
 
-use vitmae_layers::{BlockDropout, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache};
+use vitmae_layers::{
+    BlockDropout, DropRates, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache,
+};
 use vitmae_tensor::ops::{self, Activation, Dropout, Precision, Stream};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
@@ -177,7 +179,7 @@ impl VitMaeModel {
         }
         let (y, transformer) = self.transformer.forward(
             x,
-            options.dropout_of(&self.config, "vit"),
+            options.dropout_of(&self.config, "vit", self.config.num_hidden_layers),
             options.recompute,
         )?;
         let num_patches = masking.num_patches;
@@ -332,16 +334,23 @@ pub(crate) fn activation(config: &VitMaeConfig) -> Result<Activation, ModelError
 }
 
 impl TrainOptions {
-    /// The dropout of each block of a stack.
+    /// The dropout of each of `layers` blocks of a stack.
     pub(crate) fn dropout_of<'a>(
         &self,
-        config: &'a VitMaeConfig,
+        config: &VitMaeConfig,
         stack: &'a str,
+        layers: usize,
     ) -> impl Fn(usize) -> BlockDropout + 'a {
         let (seed, on) = (self.dropout_seed, self.dropout);
         let rate = move |rate: f64| if on { rate as f32 } else { 0.0 };
         let hidden = rate(config.hidden_dropout_prob);
         let probabilities = rate(config.attention_probs_dropout_prob);
-        move |index| BlockDropout::new(seed, stack, index, hidden, probabilities)
+        // None in the first block, all in the last.
+        let steps = layers.saturating_sub(1).max(1) as f64;
+        let last = self.drop_path;
+        move |index| {
+            let path = rate(last * index as f64 / steps);
+            BlockDropout::new(seed, stack, index, DropRates { hidden, probabilities, path })
+        }
     }
 }

@@ -16,6 +16,8 @@ pub enum Labels<'a> {
     Classes(&'a [i64]),
     /// `[B, classes]`: a number for each score, 0 or 1 with several labels an image.
     Values(&'a [f32]),
+    /// `[B, classes]`: how much each image is of each class, for mixed images and smoothed labels.
+    Shares(&'a [f32]),
 }
 
 impl<'a> From<&'a [i64]> for Labels<'a> {
@@ -57,7 +59,7 @@ impl ProblemType {
                 Err(ModelError::Recorded { key, found, expected: crate::config::PROBLEM_TYPES })
             }
             (None, _) if config.num_labels() == 1 => Ok(Self::Regression),
-            (None, Labels::Classes(_)) => Ok(Self::SingleLabel),
+            (None, Labels::Classes(_) | Labels::Shares(_)) => Ok(Self::SingleLabel),
             (None, Labels::Values(_)) => Ok(Self::MultiLabel),
         }
     }
@@ -66,6 +68,14 @@ impl ProblemType {
     pub(crate) fn loss(self, logits: &Tensor, labels: Labels<'_>) -> Result<Tensor, ModelError> {
         match self.targets(logits, labels)? {
             Targets::Classes(classes) => Ok(ops::cross_entropy(logits, classes, 0.0)?),
+            Targets::Shares(shares) => {
+                let (scores, classes) = (logits.to_vec()?, logits.shape()[1]);
+                let rows = scores.chunks(classes).zip(shares.chunks(classes));
+                let sum: f64 =
+                    rows.map(|(scores, shares)| soft_cross_entropy(scores, shares)).sum();
+                let loss = (sum / logits.shape()[0] as f64) as f32;
+                Ok(Tensor::from_slice(logits.device(), &[], &[loss])?)
+            }
             Targets::Values(targets) => {
                 let scores = logits.to_vec()?;
                 let pairs = scores.iter().zip(&targets);
@@ -86,6 +96,20 @@ impl ProblemType {
         match self.targets(logits, labels)? {
             Targets::Classes(classes) => {
                 Ok(ops::cross_entropy_backward(logits, classes, 0.0, scale)?)
+            }
+            Targets::Shares(shares) => {
+                let (scores, classes) = (logits.to_vec()?, logits.shape()[1]);
+                let factor = f64::from(scale) / logits.shape()[0] as f64;
+                let rows = scores.chunks(classes).zip(shares.chunks(classes));
+                let gradient = rows.flat_map(|(scores, shares)| {
+                    let (largest, sum) = normaliser(scores);
+                    let total: f64 = shares.iter().map(|&t| f64::from(t)).sum();
+                    scores.iter().zip(shares).map(move |(&x, &t)| {
+                        let p = (f64::from(x) - largest).exp() / sum;
+                        (factor * (p * total - f64::from(t))) as f32
+                    })
+                });
+                Ok(Tensor::from_vec(logits.device(), logits.shape(), gradient.collect())?)
             }
             Targets::Values(targets) => {
                 let factor = f64::from(scale) / targets.len() as f64;
@@ -122,16 +146,23 @@ impl ProblemType {
         };
         let (found, expected) = match (self, labels) {
             (Self::SingleLabel, Labels::Classes(labels)) => (labels.len(), batch),
+            (Self::SingleLabel, Labels::Shares(shares)) => (shares.len(), batch * classes),
             (Self::SingleLabel, Labels::Values(_)) => {
                 return Err(ModelError::LabelKind {
                     problem: "single_label_classification",
-                    expected: "one class for each image, `Labels::Classes`",
+                    expected: "one class for each image, `Labels::Classes`, or shares of classes, `Labels::Shares`",
                 });
             }
-            (Self::MultiLabel, Labels::Classes(_)) => {
+            (Self::MultiLabel, Labels::Classes(_) | Labels::Shares(_)) => {
                 return Err(ModelError::LabelKind {
                     problem: "multi_label_classification",
                     expected: "0 or 1 for each image and class, `Labels::Values`",
+                });
+            }
+            (Self::Regression, Labels::Shares(_)) => {
+                return Err(ModelError::LabelKind {
+                    problem: "regression",
+                    expected: "a number for each score, `Labels::Values`",
                 });
             }
             (Self::Regression, Labels::Classes(labels)) => (labels.len(), batch * classes),
@@ -142,6 +173,7 @@ impl ProblemType {
         }
         Ok(match (self, labels) {
             (Self::SingleLabel, Labels::Classes(labels)) => Targets::Classes(labels),
+            (_, Labels::Shares(shares)) => Targets::Shares(shares),
             (_, Labels::Classes(numbers)) => {
                 Targets::Values(numbers.iter().map(|&number| number as f64).collect())
             }
@@ -155,7 +187,21 @@ impl ProblemType {
 /// Labels that fit the scores.
 enum Targets<'a> {
     Classes(&'a [i64]),
+    Shares(&'a [f32]),
     Values(Vec<f64>),
+}
+
+/// The largest score, and Σ exp(score − largest).
+fn normaliser(scores: &[f32]) -> (f64, f64) {
+    let largest = scores.iter().fold(f64::NEG_INFINITY, |most, &x| most.max(x.into()));
+    (largest, scores.iter().map(|&x| (f64::from(x) - largest).exp()).sum())
+}
+
+/// −Σ share · ln softmax(scores).
+fn soft_cross_entropy(scores: &[f32], shares: &[f32]) -> f64 {
+    let (largest, sum) = normaliser(scores);
+    let of_all = largest + sum.ln();
+    scores.iter().zip(shares).map(|(&x, &t)| f64::from(t) * (of_all - f64::from(x))).sum()
 }
 
 #[cfg(test)]
@@ -209,6 +255,35 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_one_class_are_its_label_and_mixed_ones_have_the_losses_gradient() {
+        let device = Device::cpu();
+        let scores = [0.5f32, -1.25, 3.0, 0.0, -200.0, 200.0];
+        let logits = Tensor::from_slice(&device, &[2, 3], &scores).unwrap();
+        let problem = ProblemType::SingleLabel;
+        let loss = |scores: &[f32], labels| {
+            let logits = Tensor::from_slice(&device, &[2, 3], scores).unwrap();
+            problem.loss(&logits, labels).unwrap().item().unwrap()
+        };
+        let backward = |labels| problem.backward(&logits, labels, 3.0).unwrap().to_vec().unwrap();
+        let (one, same) = (Labels::Classes(&[1, 2]), [0.0f32, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-6 * (1.0 + b.abs());
+        assert!(close(loss(&scores, one), loss(&scores, Labels::Shares(&same))));
+        let pairs = backward(Labels::Shares(&same)).into_iter().zip(backward(one));
+        assert!(pairs.into_iter().all(|(a, b)| close(a, b)));
+
+        let shares = [0.2f32, 0.7, 0.1, 0.5, 0.25, 0.25];
+        for (at, gradient) in backward(Labels::Shares(&shares)).into_iter().enumerate() {
+            let moved = |by: f32| {
+                let mut scores = scores;
+                scores[at] += by;
+                loss(&scores, Labels::Shares(&shares))
+            };
+            let slope = 3.0 * (moved(0.05) - moved(-0.05)) / 0.1;
+            assert!((gradient - slope).abs() < 2e-3, "{at}: {gradient} and {slope}");
+        }
+    }
+
+    #[test]
     fn labels_that_do_not_fit_are_named() {
         let logits = Tensor::zeros(&Device::cpu(), &[2, 3]).unwrap();
         let message = |problem: ProblemType, labels| {
@@ -230,7 +305,7 @@ mod tests {
         assert_eq!(
             message(ProblemType::SingleLabel, Labels::Values(&[1.0; 6])),
             "classifier: `problem_type` is `single_label_classification`, which takes one class for \
-             each image, `Labels::Classes`"
+             each image, `Labels::Classes`, or shares of classes, `Labels::Shares`"
         );
     }
 }

@@ -31,6 +31,8 @@ pub struct TrainOptions {
     pub dropout_seed: u64,
     /// Whether dropout is applied at all.
     pub dropout: bool,
+    /// Share of branches that the last block of a stack drops, in [0, 1); it rises from 0 in the first.
+    pub drop_path: f64,
     /// Whether blocks keep their input alone and run forward again in the backward pass: the same bits with
     /// less memory, in about a third more time.
     pub recompute: bool,
@@ -41,7 +43,14 @@ pub struct TrainOptions {
 impl Default for TrainOptions {
     fn default() -> Self {
         let forward = ForwardOptions::default();
-        Self { loss_scale: 1.0, dropout_seed: 0, dropout: true, recompute: false, forward }
+        Self {
+            loss_scale: 1.0,
+            dropout_seed: 0,
+            dropout: true,
+            drop_path: 0.0,
+            recompute: false,
+            forward,
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 //!   m ← β₁ m + (1 − β₁) g          v ← β₂ v + (1 − β₂) g²
 //!   w ← w − lr · decay · w − lr · m̂ / (√v̂ + eps)
 //!
-//! Tensors of rank at most 1 and names that end in `.bias` are not decayed; everything else is, the
-//! CLS token and the mask token included, as in the original's pre-training. Frozen tables are left
-//! out. Source: `torch.optim.AdamW`; groups as `add_weight_decay` of timm.
+//! What is decayed, and the share of the learning rate that each parameter gets, is told by [`Groups`]. Frozen
+//! parameters are left out. Source: `torch.optim.AdamW`.
 
 use vitmae_layers::Param;
 use vitmae_tensor::{Tensor, ops};
@@ -21,12 +20,62 @@ pub struct AdamWOptions {
     pub eps: f64,
     /// Weight decay of the tensors that are decayed.
     pub weight_decay: f64,
+    /// Which those are, and how learning rates differ.
+    pub groups: Groups,
+}
+
+/// How parameters differ for the optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Groups {
+    /// Tensors of rank at most 1 and names that end in `.bias` are not decayed; everything else is, the CLS token and the
+    /// mask token included. One learning rate. Source: `add_weight_decay` of timm.
+    #[default]
+    Pretraining,
+    /// Position table and CLS token are not decayed either, and the learning rate of layer i of n is multiplied by
+    /// decayⁿ⁻ⁱ: 0 is the embeddings, i + 1 block i, n what follows the last block. Source: `param_groups_lrd` of the
+    /// original; arXiv:2106.08254.
+    FineTuning {
+        /// In (0, 1]; 1 for one learning rate.
+        layer_decay: f64,
+        /// Blocks of the encoder: n − 1.
+        blocks: usize,
+    },
+}
+
+impl Groups {
+    /// The factor of the learning rate of a parameter.
+    fn rate(self, name: &str) -> f64 {
+        let Self::FineTuning { layer_decay, blocks } = self else { return 1.0 };
+        let last = blocks + 1;
+        let layer = match name.strip_prefix("vit.blocks.") {
+            Some(rest) => {
+                rest.split('.').next().and_then(|i| i.parse().ok()).map_or(last, |i: usize| i + 1)
+            }
+            None if is_token_or_table(name) || name.starts_with("vit.patch_embedding.") => 0,
+            None => last,
+        };
+        layer_decay.powi(last.saturating_sub(layer) as i32)
+    }
+
+    fn decays(self, name: &str, rank: usize) -> bool {
+        let spared = self != Self::Pretraining && is_token_or_table(name);
+        is_decayed(name, rank) && !spared
+    }
+}
+
+fn is_token_or_table(name: &str) -> bool {
+    ["vit.cls_token", "vit.position_embeddings"].contains(&name)
 }
 
 impl Default for AdamWOptions {
     /// β = (0.9, 0.95), eps = 1e-8, weight decay 0.05: the MAE recipe.
     fn default() -> Self {
-        AdamWOptions { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05 }
+        AdamWOptions {
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.05,
+            groups: Groups::Pretraining,
+        }
     }
 }
 
@@ -77,7 +126,7 @@ impl AdamW {
         scale: &Tensor,
     ) -> Result<(), TrainerError> {
         self.updates += 1;
-        let AdamWOptions { betas, eps, weight_decay } = self.options;
+        let AdamWOptions { betas, eps, weight_decay, groups } = self.options;
         // A parameter that no gradient reached counts as one with gradient 0.
         let mut zeros = Vec::new();
         for parameter in parameters.iter().filter(|p| p.trainable && p.grad.is_none()) {
@@ -87,8 +136,9 @@ impl AdamW {
         let mut updated = Vec::with_capacity(parameters.len());
         for (parameter, moments) in parameters.into_iter().zip(&mut self.moments) {
             let Some(Moments { m, v }) = moments else { continue };
-            let decayed = is_decayed(&parameter.name, parameter.value.shape().len());
+            let decayed = groups.decays(&parameter.name, parameter.value.shape().len());
             let weight_decay = if decayed { weight_decay } else { 0.0 };
+            let lr = lr * groups.rate(&parameter.name);
             let settings = ops::AdamW { lr, betas, eps, weight_decay, step: self.updates };
             let Some(gradient) = parameter.grad.as_ref().or_else(|| zeros.next()) else { continue };
             let value = &mut parameter.value;
@@ -124,6 +174,23 @@ pub fn is_decayed(name: &str, rank: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_layers_learn_faster_and_tokens_are_spared() {
+        let groups = Groups::FineTuning { layer_decay: 0.5, blocks: 3 };
+        for (name, rank, rate, decayed) in [
+            ("vit.cls_token", 3, 0.0625, false),
+            ("vit.position_embeddings", 3, 0.0625, false),
+            ("vit.patch_embedding.weight", 4, 0.0625, true),
+            ("vit.blocks.0.mlp.fc1.weight", 2, 0.125, true),
+            ("vit.blocks.2.mlp.fc1.bias", 1, 0.5, false),
+            ("fc_norm.weight", 1, 1.0, false),
+            ("classifier.weight", 2, 1.0, true),
+        ] {
+            assert_eq!((groups.rate(name), groups.decays(name, rank)), (rate, decayed), "{name}");
+            assert_eq!(Groups::Pretraining.rate(name), 1.0);
+        }
+    }
 
     #[test]
     fn vectors_and_biases_are_not_decayed_but_tokens_are() {

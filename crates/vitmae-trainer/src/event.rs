@@ -37,12 +37,14 @@ pub enum Event<'a> {
         /// Learning rate of its last update.
         lr: f64,
     },
-    /// The evaluation images were reconstructed under their fixed masks.
+    /// The model was judged on the evaluation images: reconstructed under their fixed masks, or classified.
     Evaluated {
         /// Updates made.
         step: u64,
         /// Mean loss.
         loss: f64,
+        /// Share of images whose class was found, for a classifier.
+        accuracy: Option<f64>,
         /// Images.
         images: u64,
     },

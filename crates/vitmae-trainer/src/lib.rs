@@ -1,6 +1,6 @@
-//! Pre-training of masked autoencoders: data, optimizer, schedule, exact resume, evaluation.
+//! Training of masked autoencoders and of classifiers on them: data, optimizer, schedule, exact resume, evaluation.
 //!
-//! [`pretrain()`] runs a whole training from a [`PretrainConfig`] and a [`data::Dataset`] and tells
+//! [`pretrain()`] runs a whole pre-training, [`finetune()`] a fine-tuning, each from a [`RunConfig`] and a [`data::Dataset`] and tells
 //! what happens through [`Event`]s; it prints nothing. [`TrainState`] is the level below: pixels and
 //! masks in, one update out. [`mod@linear_probe`] and [`knn`] judge features.
 //!
@@ -12,27 +12,35 @@
 pub mod adamw;
 pub mod checkpoint;
 mod classes;
+mod confusion;
 pub mod data;
 mod error;
 pub mod evaluation;
 mod event;
 pub mod features;
+mod finetune;
 pub mod knn;
 pub mod linear_probe;
 mod metrics;
+mod mix;
 mod pretrain;
+mod run;
 pub mod schedule;
 mod stop;
 mod train_state;
+mod trainable;
 
-pub use adamw::{AdamW, AdamWOptions};
+pub use adamw::{AdamW, AdamWOptions, Groups};
 pub use classes::Classes;
+pub use confusion::Confusion;
 pub use error::{Failure, TrainerError};
 pub use event::{Event, Started, Step};
+pub use finetune::{FinetuneConfig, classify, finetune};
 pub use linear_probe::linear_probe;
 pub use metrics::MetricsLog;
-pub use pretrain::{
-    Datasets, IMAGENET_MEAN, IMAGENET_STD, PretrainConfig, Resume, Summary, pretrain,
-};
+pub use mix::Mix;
+pub use pretrain::pretrain;
+pub use run::{Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig, Summary};
 pub use stop::StopFlag;
 pub use train_state::{TrainState, Update};
+pub use trainable::Trainable;

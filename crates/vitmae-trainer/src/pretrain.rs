@@ -1,475 +1,74 @@
-//! A whole pre-training run: set up or resume, then update after update until the end or a stop.
+//! Pre-training: images under random masks.
 
-mod config;
-mod dump;
-mod saver;
+use std::path::Path;
 
-use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
-
-use serde_json::json;
 use vitmae_model::{Masking, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
-use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
-use crate::data::{BadSample, BadSampleLog, Batch, BatchMaker, BatchPlan, Dataset, Prefetch};
+use crate::data::{Batch, Dataset};
 use crate::evaluation::evaluate;
-use crate::{Event, MetricsLog, Started, Step, StopFlag, TrainState, TrainerError, Update};
-
-pub use config::{IMAGENET_MEAN, IMAGENET_STD, PretrainConfig, Resume};
-use saver::Saver;
-
-/// The images of a run.
-#[derive(Clone)]
-pub struct Datasets {
-    /// To train on.
-    pub train: Arc<dyn Dataset>,
-    /// To evaluate on, if any.
-    pub evaluation: Option<Arc<dyn Dataset>>,
-}
-
-/// How a run ended.
-pub struct Summary {
-    /// The model as it is now.
-    pub model: VitMaeForPreTraining,
-    /// Updates made in all.
-    pub step: u64,
-    /// Loss of the last update; none if there was nothing left to do.
-    pub last_loss: Option<f64>,
-    /// Mean loss of the last evaluation.
-    pub evaluation_loss: Option<f64>,
-    /// The last checkpoint.
-    pub checkpoint: PathBuf,
-    /// The reason of the [`StopFlag`], if it ended the run early.
-    pub stopped: Option<usize>,
-}
+use crate::run::{Evaluation, Task, run};
+use crate::{Datasets, Event, RunConfig, StopFlag, Summary, TrainState, TrainerError};
 
 /// Trains until the last epoch is done or `stop` is set; saves in either case.
 ///
 /// # Errors
 /// [`TrainerError`]; what was saved before stays as it is.
 pub fn pretrain(
-    config: &PretrainConfig,
+    config: &RunConfig,
     data: &Datasets,
     device: &Device,
     stop: &StopFlag,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary, TrainerError> {
-    config.validate()?;
-    let plan = config.plan(data.train.len());
-    if plan.updates_per_epoch() == 0 {
-        return Err(TrainerError::TooFewImages {
-            found: plan.images,
-            needed: config.effective_batch() as u64,
-            batch_size: plan.batch_size,
-            accumulation: plan.accumulation,
-        });
-    }
-    let output = &config.output_dir;
-    fs::create_dir_all(output).map_err(failed("create", output))?;
-    let lock_path = output.join(".lock");
-    let lock_file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-    let mut lock = fd_lock::RwLock::new(lock_file.map_err(failed("open", &lock_path))?);
-    let Ok(_guard) = lock.try_write() else {
-        return Err(TrainerError::OutputInUse { folder: output.clone() });
-    };
-    let mut run = Run::set_up(config, data, plan, device, on_event)?;
-    run.train(stop, on_event)
+    run(&Pretraining, config, data, device, stop, on_event)
 }
 
-/// A batch on the device.
-struct Ready {
-    number: u64,
-    pixels: Tensor,
-    masking: Masking,
-    samples: Vec<u64>,
-    bad: Vec<BadSample>,
-    /// Seconds spent waiting for it.
-    waited: f64,
-}
+struct Pretraining;
 
-/// An update whose losses and norm have not been read yet.
-struct Launched {
-    step: u64,
-    epoch: f64,
-    lr: f64,
-    losses: Vec<Tensor>,
-    gradient_norm: Tensor,
-    samples: Vec<u64>,
-    batches: Vec<u64>,
-    start: Instant,
-    data_seconds: f64,
-}
+impl Task for Pretraining {
+    type Model = VitMaeForPreTraining;
+    type Input = Masking;
 
-/// Everything a running training holds.
-struct Run<'a> {
-    config: &'a PretrainConfig,
-    data: &'a Datasets,
-    plan: BatchPlan,
-    device: Device,
-    state: TrainState,
-    progress: Progress,
-    saver: Saver,
-    log: MetricsLog,
-    bad_samples: BadSampleLog,
-    /// The next batch, where it crosses to the device ahead of time.
-    ready: Option<Result<Ready, TrainerError>>,
-    launched: Vec<Launched>,
-    last_loss: Option<f64>,
-    evaluation_loss: Option<f64>,
-    resumed_from: Option<PathBuf>,
-}
-
-impl<'a> Run<'a> {
-    fn set_up(
-        config: &'a PretrainConfig,
-        data: &'a Datasets,
-        plan: BatchPlan,
+    fn first_model(
+        &self,
+        run: &RunConfig,
         device: &Device,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Run<'a>, TrainerError> {
-        let output = &config.output_dir;
-        let identity = config.identity(data.train.as_ref());
-        let resume = find_checkpoint(config, on_event)?;
-        let (mut state, mut progress) = match &resume {
-            Some(folder) => restore(folder, device, config.adamw)?,
-            None => {
-                let state = TrainState::new(first_model(config, device)?, config.adamw)?;
-                let run = new_run_name();
-                let (epoch_loss, epoch_updates) = (0.0, 0);
-                let identity = identity.clone();
-                (state, Progress { run, step: 0, epoch_loss, epoch_updates, identity })
-            }
-        };
-        state.model.set_precision(config.precision);
-        state.recompute = config.recompute;
-        if let Some(folder) = &resume {
-            let differences = config::differences(&progress.identity, &identity);
-            if !differences.is_empty() && !config.override_settings {
-                let folder = folder.clone();
-                return Err(TrainerError::OtherSettings { folder, differences });
-            }
-            progress.identity = identity;
+    ) -> Result<VitMaeForPreTraining, TrainerError> {
+        match &run.start_from {
+            Some(folder) => self.load(folder, device),
+            None => Ok(VitMaeForPreTraining::new(run.model.clone(), device, run.seed)?),
         }
-        let store = CheckpointStore::new(output, &progress.run);
-        store.sweep()?;
-        let hash = text_hash(&progress.identity.to_string());
-        let mut run = Run {
-            saver: Saver::new(store, hash, config.keep_last),
-            log: MetricsLog::open(&output.join("log.txt"))?,
-            bad_samples: BadSampleLog::open(
-                &output.join("bad_samples.jsonl"),
-                data.train.len(),
-                config.max_bad_fraction,
-            )?,
-            config,
-            data,
-            plan,
-            device: device.clone(),
-            state,
-            progress,
-            ready: None,
-            launched: Vec::new(),
-            last_loss: None,
-            evaluation_loss: None,
-            resumed_from: resume,
-        };
-        run.announce(on_event)?;
-        Ok(run)
     }
 
-    fn announce(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
-        on_event(Event::Started(Started {
-            images: self.plan.images,
-            updates_per_epoch: self.plan.updates_per_epoch(),
-            total_steps: self.total_steps(),
-            effective_batch: self.config.effective_batch() as u64,
-            lr: self.config.peak_lr(),
-            parameters: self.config.model.parameter_count().total(),
-        }));
-        if let Some(folder) = &self.resumed_from {
-            let step = self.state.step();
-            on_event(Event::Resumed { folder, step });
-            self.log.write(&json!({"kind": "resume", "step": step}))?;
-        }
-        Ok(())
+    fn load(&self, folder: &Path, device: &Device) -> Result<VitMaeForPreTraining, TrainerError> {
+        Ok(from_pretrained(folder, device, &LoadOptions::default())?.0)
     }
 
-    fn train(
-        &mut self,
-        stop: &StopFlag,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Summary, TrainerError> {
-        let accumulation = self.plan.accumulation;
-        let batches = self.state.step() * accumulation..self.total_steps() * accumulation;
-        let mut prefetch = Prefetch::start(self.batch_maker(), batches, self.config.workers)?;
-        let mut saved_at = self.resumed_from.as_ref().map(|_| self.state.step());
-        while self.state.step() < self.total_steps() && stop.get().is_none() {
-            self.update(&mut prefetch, on_event)?;
-            let step = self.state.step();
-            let per_epoch = self.plan.updates_per_epoch();
-            let ends_epoch = step.is_multiple_of(per_epoch);
-            let saves = step < self.total_steps() && step.is_multiple_of(self.save_interval());
-            if ends_epoch || saves || self.launched.len() >= self.updates_at_once() {
-                self.settle(on_event)?;
-            }
-            if ends_epoch {
-                self.end_epoch(step / per_epoch, on_event)?;
-            }
-            if saves {
-                self.saver.start(self.snapshot(), on_event)?;
-                saved_at = Some(step);
-            }
-        }
-        self.settle(on_event)?;
-        self.saver.finish(on_event)?;
-        let step = self.state.step();
-        let on_disk = self.saver.newest().or(self.resumed_from.as_ref()).cloned();
-        let checkpoint = match on_disk.filter(|_| saved_at == Some(step)) {
-            Some(folder) if folder.ends_with(checkpoint::folder_name(step)) => folder,
-            _ => self.saver.last(self.snapshot(), on_event)?,
-        };
-        Ok(Summary {
-            model: self.state.model.clone(),
-            step,
-            last_loss: self.last_loss,
-            evaluation_loss: self.evaluation_loss,
-            checkpoint,
-            stopped: stop.get().filter(|_| step < self.total_steps()),
-        })
+    fn prepare(&self, run: &RunConfig, batch: &mut Batch) -> Result<Masking, TrainerError> {
+        let (count, patches) = (batch.samples.len(), run.model.num_patches());
+        Ok(Masking::from_noise(&batch.noise, count, patches, run.model.mask_ratio)?)
     }
 
-    /// One update: `accumulation` batches and the optimizer. Waits for nothing but data.
-    fn update(
-        &mut self,
-        prefetch: &mut Prefetch,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
-        let start = Instant::now();
-        let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-        let mut data_seconds = 0.0;
-        for _ in 0..self.plan.accumulation {
-            let ready = match self.ready.take() {
-                Some(ready) => ready,
-                None => self.next_batch(prefetch),
-            }?;
-            for bad in &ready.bad {
-                if self.bad_samples.record(bad)? {
-                    on_event(Event::BadSample(bad));
-                }
-            }
-            losses.push(self.accumulate(&ready)?);
-            data_seconds += ready.waited;
-            samples.extend(ready.samples);
-            batches.push(ready.number);
-            // The next batch crosses over while a GPU computes this one.
-            if !self.device.is_cpu() && !prefetch.is_done() {
-                self.ready = Some(self.next_batch(prefetch));
-            }
-        }
-        let epoch = self.plan.fractional_epoch(self.state.step());
-        let lr = self.config.schedule().at(epoch);
-        let Update { step, gradient_norm } = self.state.update(lr, self.config.clip_grad)?;
-        self.launched.push(Launched {
-            step,
-            epoch,
-            lr,
-            losses,
-            gradient_norm,
-            samples,
-            batches,
-            start,
-            data_seconds,
-        });
-        Ok(())
+    fn accumulate(
+        &self,
+        state: &mut TrainState,
+        pixels: &Tensor,
+        masking: &Masking,
+        weight: f64,
+        draws: (u64, u64),
+    ) -> Result<Tensor, TrainerError> {
+        state.accumulate(pixels, masking, weight, draws)
     }
 
-    /// Reads losses and norms of the updates since the last time, checks and reports them.
-    fn settle(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
-        let launched = std::mem::take(&mut self.launched);
-        let Some(first) = launched.first() else { return Ok(()) };
-        let (start, count) = (first.start, launched.len() as f64);
-        let weight = self.weight();
-        let mut results = Vec::with_capacity(launched.len());
-        for update in launched {
-            let losses = update.losses.iter().map(|loss| Ok(f64::from(loss.item()?) * weight));
-            let loss = losses.sum::<Result<f64, TrainerError>>()?;
-            let gradient_norm = f64::from(update.gradient_norm.item()?);
-            if !loss.is_finite() || !gradient_norm.is_finite() {
-                return Err(dump::write(self, &update, loss, gradient_norm));
-            }
-            results.push((update, loss, gradient_norm));
-        }
-        // What a GPU does has no times of its own.
-        let seconds = start.elapsed().as_secs_f64() / count;
-        for (update, loss, gradient_norm) in results {
-            let Launched { step, epoch, lr, data_seconds, .. } = update;
-            let images = update.samples.len() as u64;
-            self.progress.epoch_loss += loss;
-            self.progress.epoch_updates += 1;
-            self.last_loss = Some(loss);
-            self.log.write(&json!({
-                "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-                "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-            }))?;
-            let total_steps = self.total_steps();
-            on_event(Event::Step(Step {
-                step,
-                total_steps,
-                epoch,
-                loss,
-                lr,
-                gradient_norm,
-                images,
-                seconds,
-                data_seconds,
-            }));
-        }
-        Ok(())
+    fn evaluate(
+        &self,
+        run: &RunConfig,
+        model: &VitMaeForPreTraining,
+        dataset: &dyn Dataset,
+    ) -> Result<Evaluation, TrainerError> {
+        let loss = evaluate(model, dataset, &run.processor, run.seed, run.batch_size)?;
+        Ok(Evaluation { loss, accuracy: None })
     }
-
-    /// Waits for the next batch and brings it to the device.
-    fn next_batch(&self, prefetch: &mut Prefetch) -> Result<Ready, TrainerError> {
-        let waiting = Instant::now();
-        let batch = prefetch.next_batch().unwrap_or(Err(TrainerError::WorkerLost))?;
-        self.ready(batch, waiting.elapsed().as_secs_f64())
-    }
-
-    fn ready(&self, batch: Batch, waited: f64) -> Result<Ready, TrainerError> {
-        let model = &self.config.model;
-        let (height, width) = model.image_size;
-        let count = batch.samples.len();
-        let shape = [count, model.num_channels, height, width];
-        let pixels = Tensor::from_vec(&self.device, &shape, batch.pixels)?;
-        let patches = model.num_patches();
-        let masking = Masking::from_noise(&batch.noise, count, patches, model.mask_ratio)?;
-        let Batch { number, samples, bad, .. } = batch;
-        Ok(Ready { number, pixels, masking, samples, bad, waited })
-    }
-
-    fn accumulate(&mut self, batch: &Ready) -> Result<Tensor, TrainerError> {
-        let (weight, draws) = (self.weight(), (self.config.seed, batch.number));
-        self.state.accumulate(&batch.pixels, &batch.masking, weight, draws)
-    }
-
-    /// The share of one batch in the loss of its update.
-    fn weight(&self) -> f64 {
-        1.0 / self.plan.accumulation as f64
-    }
-
-    fn end_epoch(
-        &mut self,
-        epoch: u64,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
-        let train_loss = self.progress.epoch_loss / self.progress.epoch_updates.max(1) as f64;
-        (self.progress.epoch_loss, self.progress.epoch_updates) = (0.0, 0);
-        let step = self.state.step();
-        let lr = self.config.schedule().at(self.plan.fractional_epoch(step - 1));
-        self.log.write(&json!({
-            "kind": "epoch", "train_lr": lr, "train_loss": train_loss, "epoch": epoch - 1,
-            "step": step,
-        }))?;
-        on_event(Event::EpochEnd { epoch, train_loss, lr });
-        let is_last = epoch == self.config.epochs;
-        let Some(dataset) = &self.data.evaluation else { return Ok(()) };
-        if is_last || epoch.is_multiple_of(self.config.evaluate_every_epochs) {
-            let (seed, batch) = (self.config.seed, self.config.batch_size);
-            let processor = &self.config.processor;
-            let loss = evaluate(&self.state.model, dataset.as_ref(), processor, seed, batch)?;
-            self.evaluation_loss = Some(loss);
-            self.log.write(&json!({"kind": "evaluation", "step": step, "val_loss": loss}))?;
-            on_event(Event::Evaluated { step, loss, images: dataset.len() as u64 });
-        }
-        Ok(())
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let progress = Progress { step: self.state.step(), ..self.progress.clone() };
-        Snapshot::of(&self.state, &self.config.processor, progress)
-    }
-
-    fn batch_maker(&self) -> Arc<BatchMaker> {
-        Arc::new(BatchMaker {
-            dataset: Arc::clone(&self.data.train),
-            plan: self.plan,
-            augmentation: self.config.augmentation(),
-            channels: self.config.model.num_channels,
-            num_patches: self.config.model.num_patches(),
-            seed: self.config.seed,
-            on_bad: self.config.on_bad_sample,
-        })
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.config.epochs * self.plan.updates_per_epoch()
-    }
-
-    /// Updates between two looks at their losses; the CPU has computed them by then anyway.
-    fn updates_at_once(&self) -> usize {
-        if self.device.is_cpu() { 1 } else { self.config.sync_every }
-    }
-
-    fn save_interval(&self) -> u64 {
-        let epochs = self.config.save_every_epochs * self.plan.updates_per_epoch();
-        self.config.save_every_steps.unwrap_or(epochs)
-    }
-}
-
-/// The checkpoint to resume from, if any.
-fn find_checkpoint(
-    config: &PretrainConfig,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<Option<PathBuf>, TrainerError> {
-    let folder = &config.output_dir;
-    if let Resume::From(checkpoint) = &config.resume {
-        return Ok(Some(checkpoint::open(checkpoint)?.folder));
-    }
-    let (found, mut skipped) = checkpoint::newest(folder)?;
-    if config.resume == Resume::Never {
-        if found.is_some() || !skipped.is_empty() {
-            return Err(TrainerError::OutputNotEmpty { folder: folder.clone() });
-        }
-        return Ok(None);
-    }
-    for skipped in &skipped {
-        let (folder, flaw) = (&skipped.folder, &skipped.flaw);
-        on_event(Event::CheckpointSkipped { folder, flaw });
-    }
-    match found {
-        Some(found) => Ok(Some(found.folder)),
-        // Starting again beside damaged checkpoints would hide that work was lost.
-        None if !skipped.is_empty() => {
-            let found = skipped.len();
-            let source = Box::new(skipped.swap_remove(0).flaw);
-            Err(TrainerError::NoUsableCheckpoint { folder: folder.clone(), found, source })
-        }
-        None => Ok(None),
-    }
-}
-
-/// A new model, or the one to start from.
-fn first_model(
-    config: &PretrainConfig,
-    device: &Device,
-) -> Result<VitMaeForPreTraining, TrainerError> {
-    match &config.start_from {
-        Some(folder) => Ok(from_pretrained(folder, device, &LoadOptions::default())?.0),
-        None => Ok(VitMaeForPreTraining::new(config.model.clone(), device, config.seed)?),
-    }
-}
-
-/// A name that no other run has; it decides nothing but which checkpoints rotation may remove.
-fn new_run_name() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanoseconds = now.map_or(0, |now| now.as_nanos());
-    text_hash(&format!("{nanoseconds} {}", std::process::id()))[..16].to_owned()
-}
-
-fn failed(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> TrainerError {
-    let path = path.to_path_buf();
-    move |source| TrainerError::Io { action, path: path.clone(), source }
 }

@@ -5,21 +5,25 @@
 //! device: losses and norms stay tensors until they are read.
 
 use vitmae_cpu::random::Stream;
-use vitmae_model::{Masking, TrainOptions, VitMaeForPreTraining};
+use vitmae_model::{
+    Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
+};
 use vitmae_tensor::{Tensor, ops};
 
-use crate::{AdamW, AdamWOptions, TrainerError};
+use crate::{AdamW, AdamWOptions, Trainable, TrainerError};
 
 /// Model, optimizer and the number of updates made.
 #[derive(Clone)]
-pub struct TrainState {
+pub struct TrainState<M = VitMaeForPreTraining> {
     /// The model; between [`accumulate`](Self::accumulate) and [`update`](Self::update) its
     /// parameters carry gradients.
-    pub model: VitMaeForPreTraining,
+    pub model: M,
     /// The optimizer.
     pub optimizer: AdamW,
     /// As [`TrainOptions::recompute`].
     pub recompute: bool,
+    /// As [`TrainOptions::drop_path`].
+    pub drop_path: f64,
     step: u64,
     /// Factor of the next update's gradient; 0 once a loss or a norm was not finite.
     scale: Tensor,
@@ -34,58 +38,29 @@ pub struct Update {
     pub gradient_norm: Tensor,
 }
 
-impl TrainState {
+impl<M: Trainable> TrainState<M> {
     /// Starts at update 0.
     ///
     /// # Errors
     /// Those of [`AdamW::new`].
-    pub fn new(
-        model: VitMaeForPreTraining,
-        options: AdamWOptions,
-    ) -> Result<TrainState, TrainerError> {
+    pub fn new(model: M, options: AdamWOptions) -> Result<TrainState<M>, TrainerError> {
         let optimizer = AdamW::new(&model.parameters(), options)?;
         Self::resumed(model, optimizer, 0)
     }
 
     /// As after `step` updates.
     pub(crate) fn resumed(
-        model: VitMaeForPreTraining,
+        model: M,
         optimizer: AdamW,
         step: u64,
-    ) -> Result<TrainState, TrainerError> {
+    ) -> Result<TrainState<M>, TrainerError> {
         let scale = Tensor::from_slice(model.device(), &[], &[1.0])?;
-        Ok(TrainState { model, optimizer, recompute: false, step, scale })
+        Ok(TrainState { model, optimizer, recompute: false, drop_path: 0.0, step, scale })
     }
 
     /// Updates made.
     pub fn step(&self) -> u64 {
         self.step
-    }
-
-    /// Adds the gradient of `weight` times the loss of one batch; returns the loss itself, one value.
-    ///
-    /// For n batches an update, `weight` is 1 / n. `seed` and `batch` decide dropout alone.
-    ///
-    /// # Shapes
-    /// `pixels: [B, C, H, W]`, masking of the same B.
-    ///
-    /// # Errors
-    /// [`TrainerError::Model`] if shapes do not fit.
-    pub fn accumulate(
-        &mut self,
-        pixels: &Tensor,
-        masking: &Masking,
-        weight: f64,
-        (seed, batch): (u64, u64),
-    ) -> Result<Tensor, TrainerError> {
-        let dropout_seed = Stream::new(seed, "dropout", batch, 0).bits(0);
-        let loss_scale = weight as f32;
-        let recompute = self.recompute;
-        let options =
-            TrainOptions { loss_scale, dropout_seed, recompute, ..TrainOptions::default() };
-        let loss = self.model.forward_backward(pixels, masking, &options)?;
-        ops::clip_scale(&loss, None, &mut self.scale)?;
-        Ok(loss)
     }
 
     /// Global norm of the accumulated gradient: the root of the sum of all squares, one value.
@@ -115,6 +90,45 @@ impl TrainState {
         Ok(Update { step: self.step, gradient_norm })
     }
 
+    fn options(&self, weight: f64, (seed, batch): (u64, u64)) -> TrainOptions {
+        TrainOptions {
+            loss_scale: weight as f32,
+            dropout_seed: Stream::new(seed, "dropout", batch, 0).bits(0),
+            drop_path: self.drop_path,
+            recompute: self.recompute,
+            ..TrainOptions::default()
+        }
+    }
+
+    /// Remembers whether a loss was finite.
+    fn watch(&mut self, loss: Tensor) -> Result<Tensor, TrainerError> {
+        ops::clip_scale(&loss, None, &mut self.scale)?;
+        Ok(loss)
+    }
+}
+
+impl TrainState {
+    /// Adds the gradient of `weight` times the loss of one batch; returns the loss itself, one value.
+    ///
+    /// For n batches an update, `weight` is 1 / n. `draws`, a seed and a batch number, decide dropout alone.
+    ///
+    /// # Shapes
+    /// `pixels: [B, C, H, W]`, masking of the same B.
+    ///
+    /// # Errors
+    /// [`TrainerError::Model`] if shapes do not fit.
+    pub fn accumulate(
+        &mut self,
+        pixels: &Tensor,
+        masking: &Masking,
+        weight: f64,
+        draws: (u64, u64),
+    ) -> Result<Tensor, TrainerError> {
+        let options = self.options(weight, draws);
+        let loss = self.model.forward_backward(pixels, masking, &options)?;
+        self.watch(loss)
+    }
+
     /// One batch, one update; returns the loss before it, one value.
     ///
     /// # Errors
@@ -128,5 +142,26 @@ impl TrainState {
         let loss = self.accumulate(pixels, masking, 1.0, (0, self.step))?;
         self.update(lr, None)?;
         Ok(loss)
+    }
+}
+
+impl TrainState<VitForImageClassification> {
+    /// As for pre-training: adds the gradient of `weight` times the loss of one batch; returns the loss itself.
+    ///
+    /// # Shapes
+    /// `pixels: [B, C, H, W]`, labels of the same B.
+    ///
+    /// # Errors
+    /// [`TrainerError::Model`] if shapes or labels do not fit.
+    pub fn accumulate(
+        &mut self,
+        pixels: &Tensor,
+        labels: Labels<'_>,
+        weight: f64,
+        draws: (u64, u64),
+    ) -> Result<Tensor, TrainerError> {
+        let options = self.options(weight, draws);
+        let loss = self.model.forward_backward(pixels, labels, &options)?;
+        self.watch(loss)
     }
 }

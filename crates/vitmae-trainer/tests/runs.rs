@@ -11,5 +11,7 @@ mod checkpoints;
 mod data;
 #[path = "runs/exactness.rs"]
 mod exactness;
+#[path = "runs/finetuning.rs"]
+mod finetuning;
 #[path = "runs/guards.rs"]
 mod guards;

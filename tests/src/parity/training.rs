@@ -17,7 +17,10 @@ pub(super) fn run(
 ) -> Result<Outputs> {
     let Optimizer { betas, eps, weight_decay, .. } = *optimizer;
     let (network, ratio) = model::load(case, device)?;
-    let mut state = TrainState::new(network, AdamWOptions { betas, eps, weight_decay })?;
+    let mut state = TrainState::new(
+        network,
+        AdamWOptions { betas, eps, weight_decay, ..AdamWOptions::default() },
+    )?;
     let schedule = WarmupCosine {
         lr: schedule.lr,
         min_lr: schedule.min_lr,

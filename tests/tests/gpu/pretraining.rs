@@ -10,7 +10,7 @@ use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
 use vitmae_trainer::data::Dataset;
 use vitmae_trainer::{
-    Datasets, Event, PretrainConfig, Resume, StopFlag, Summary, TrainerError, pretrain,
+    Datasets, Event, Resume, RunConfig, StopFlag, Summary, TrainerError, pretrain,
 };
 
 /// Updates of a run: a look at the losses every four, and one at the end.
@@ -21,7 +21,7 @@ const BATCH: usize = 4;
 const SIDE: usize = 80;
 
 /// The model of `vitmae demo`.
-fn config(folder: &Path) -> PretrainConfig {
+fn config(folder: &Path) -> RunConfig {
     let model = VitMaeConfig {
         hidden_size: 128,
         num_hidden_layers: 3,
@@ -36,7 +36,7 @@ fn config(folder: &Path) -> PretrainConfig {
         layer_norm_eps: 1e-6,
         ..VitMaeConfig::default()
     };
-    PretrainConfig {
+    RunConfig {
         batch_size: BATCH,
         epochs: 1,
         lr: Some(1e-3),
@@ -44,7 +44,7 @@ fn config(folder: &Path) -> PretrainConfig {
         clip_grad: Some(1.0),
         sync_every: 4,
         resume: Resume::Never,
-        ..PretrainConfig::new(model, folder.to_path_buf())
+        ..RunConfig::new(model, folder.to_path_buf())
     }
 }
 
@@ -75,7 +75,7 @@ impl Dataset for Waves {
 }
 
 /// The losses and gradient norms of a run.
-fn run(config: &PretrainConfig, device: &Device) -> (Vec<[f64; 2]>, Result<Summary, TrainerError>) {
+fn run(config: &RunConfig, device: &Device) -> (Vec<[f64; 2]>, Result<Summary, TrainerError>) {
     let data = Datasets { train: Arc::new(Waves), evaluation: None };
     let mut steps = Vec::new();
     let result = pretrain(config, &data, device, &StopFlag::new(), &mut |event| {
@@ -107,7 +107,7 @@ fn the_demos_model_trains_as_on_the_cpu() {
 fn a_diverging_run_stops_at_the_same_update_as_on_the_cpu() {
     let on = |device: &Device| {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = PretrainConfig { lr: Some(1e38), ..config(folder.path()) };
+        let config = RunConfig { lr: Some(1e38), ..config(folder.path()) };
         let error = run(&config, device).1.err().expect("it diverges");
         let TrainerError::NonFinite { step, dump, .. } = &error else { panic!("{error}") };
         let dump = std::fs::read_to_string(dump).expect("a dump");

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use vitmae_image::{Filter, PerChannel, Size, VitImageProcessor};
 use vitmae_model::VitMaeConfig;
-use vitmae_trainer::{AdamWOptions, PretrainConfig, Resume};
+use vitmae_trainer::{AdamWOptions, Resume, RunConfig};
 
 use crate::exit::Usage;
 
@@ -27,13 +27,13 @@ const SIDE: usize = 80;
 const LR: f64 = 1.1e-3;
 
 /// The settings of the whole run.
-pub fn settings(out: &Path, seed: u64, steps: u64) -> Result<PretrainConfig, Usage> {
+pub fn settings(out: &Path, seed: u64, steps: u64) -> Result<RunConfig, Usage> {
     if steps == 0 || !steps.is_multiple_of(EVALUATIONS) {
         let message = format!("`--steps` is {steps}, expected a multiple of {EVALUATIONS}");
         return Err(Usage(message));
     }
-    let defaults = PretrainConfig::new(model(), out.join("training"));
-    Ok(PretrainConfig {
+    let defaults = RunConfig::new(model(), out.join("training"));
+    Ok(RunConfig {
         processor: processor(),
         crop_scale: (0.3, 1.0),
         batch_size: BATCH,

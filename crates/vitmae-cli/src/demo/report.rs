@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use vitmae_trainer::PretrainConfig;
+use vitmae_trainer::RunConfig;
 
 use super::{Findings, assets, recipe};
 
@@ -11,7 +11,7 @@ const STYLE: &str = include_str!("../../assets/report.css");
 
 /// The page.
 pub fn html(
-    config: &PretrainConfig,
+    config: &RunConfig,
     findings: &Findings,
     reconstructions: &[u8],
     loss_svg: &str,
@@ -107,7 +107,7 @@ fn probe_rows(findings: &Findings) -> String {
     rows
 }
 
-fn recipe_rows(config: &PretrainConfig) -> String {
+fn recipe_rows(config: &RunConfig) -> String {
     let model = &config.model;
     let (height, width) = model.image_size;
     let (ph, pw) = model.patch_size;

@@ -9,13 +9,10 @@ use vitmae_image::VitImageProcessor;
 use vitmae_model::{ModelError, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::folder::{PREPROCESSOR_FILE, read_json_text};
-use vitmae_weights::{
-    Dtype, LoadOptions, SafetensorsFile, TensorToWrite, from_pretrained, save_pretrained,
-    write_safetensors,
-};
+use vitmae_weights::{Dtype, SafetensorsFile, TensorToWrite, save_pretrained, write_safetensors};
 
 use crate::adamw::Moments;
-use crate::{AdamW, AdamWOptions, TrainState, TrainerError};
+use crate::{AdamW, AdamWOptions, TrainState, Trainable, TrainerError};
 
 /// The file of the optimizer's moments.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -41,8 +38,8 @@ pub struct Progress {
 }
 
 /// A copy of a run's state that can be written while training goes on.
-pub struct Snapshot {
-    model: VitMaeForPreTraining,
+pub struct Snapshot<M = VitMaeForPreTraining> {
+    model: M,
     processor: VitImageProcessor,
     moments: Vec<NamedMoments>,
     progress: Progress,
@@ -54,9 +51,13 @@ struct NamedMoments {
     moments: Moments,
 }
 
-impl Snapshot {
+impl<M: Trainable> Snapshot<M> {
     /// Copies the state; tensors are shared until the next update writes them.
-    pub fn of(state: &TrainState, processor: &VitImageProcessor, progress: Progress) -> Snapshot {
+    pub fn of(
+        state: &TrainState<M>,
+        processor: &VitImageProcessor,
+        progress: Progress,
+    ) -> Snapshot<M> {
         let parameters = state.model.parameters();
         let moments =
             parameters.iter().zip(state.optimizer.moments()).filter_map(|(p, moments)| {
@@ -108,17 +109,18 @@ impl Snapshot {
     }
 }
 
-/// Reads a verified checkpoint back: the state to go on with, and where it stands.
+/// Reads a verified checkpoint back: the state to go on with, and where it stands. `load` reads the model.
 ///
 /// # Errors
 /// [`TrainerError::CheckpointContents`] if the files do not fit together, and those of reading.
-pub fn restore(
+pub fn restore<M: Trainable>(
     folder: &Path,
     device: &Device,
     options: AdamWOptions,
-) -> Result<(TrainState, Progress), TrainerError> {
+    load: impl FnOnce(&Path) -> Result<M, TrainerError>,
+) -> Result<(TrainState<M>, Progress), TrainerError> {
     let progress = read_progress(folder)?;
-    let (model, _) = from_pretrained(folder, device, &LoadOptions::default())?;
+    let model = load(folder)?;
     let mut file = SafetensorsFile::open(&folder.join(OPTIMIZER_FILE))?;
     let mut optimizer = AdamW::new(&model.parameters(), options)?;
     let mut expected = 0;

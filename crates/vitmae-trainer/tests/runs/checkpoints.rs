@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vitmae_tensor::Device;
 use vitmae_trainer::checkpoint::{self, CheckpointStore, Flaw, Manifest};
-use vitmae_trainer::{Event, Failure, PretrainConfig, Resume, TrainerError};
+use vitmae_trainer::{Event, Failure, Resume, RunConfig, TrainerError};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::tiny::{bits, config, data, run, run_watched};
@@ -18,7 +18,7 @@ fn checkpoints(folder: &Path) -> Vec<String> {
     names
 }
 
-fn failure(config: &PretrainConfig) -> TrainerError {
+fn failure(config: &RunConfig) -> TrainerError {
     match run_watched(config, &data(), None, &mut |_| {}) {
         Ok(_) => panic!("the run should have failed"),
         Err(error) => error,
@@ -28,7 +28,7 @@ fn failure(config: &PretrainConfig) -> TrainerError {
 #[test]
 fn a_checkpoint_is_a_model_folder_and_old_ones_are_rotated() {
     let folder = tempfile::tempdir().unwrap();
-    let summary = run(&PretrainConfig { keep_last: 2, ..config(folder.path()) }, None);
+    let summary = run(&RunConfig { keep_last: 2, ..config(folder.path()) }, None);
     assert_eq!(checkpoints(folder.path()), ["ckpt-00000008", "ckpt-00000009"]);
     assert_eq!(summary.checkpoint, folder.path().join("ckpt-00000009"));
     let (model, _) =
@@ -54,8 +54,7 @@ fn a_checkpoint_is_a_model_folder_and_old_ones_are_rotated() {
 fn one_flipped_byte_in_any_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = run(&config(folder.path()), Some(1)).checkpoint;
-    let config =
-        PretrainConfig { resume: Resume::From(checkpoint.clone()), ..config(folder.path()) };
+    let config = RunConfig { resume: Resume::From(checkpoint.clone()), ..config(folder.path()) };
     let mut tried = 0;
     for entry in fs::read_dir(&checkpoint).unwrap() {
         let path = entry.unwrap().path();
@@ -130,16 +129,16 @@ fn nothing_starts_over_where_every_checkpoint_is_damaged() {
 fn other_settings_are_refused_by_name_unless_overridden() {
     let folder = tempfile::tempdir().unwrap();
     run(&config(folder.path()), Some(3));
-    let other = PretrainConfig { min_lr: 1e-4, ..config(folder.path()) };
+    let other = RunConfig { min_lr: 1e-4, ..config(folder.path()) };
     let message = failure(&other).to_string();
     assert!(message.contains("`min_lr` 0.0, now 0.0001"), "{message}");
     assert!(message.contains("--override"), "{message}");
-    let overridden = PretrainConfig { override_settings: true, ..other };
+    let overridden = RunConfig { override_settings: true, ..other };
     assert_eq!(run(&overridden, None).step, 9);
     // Where and how often to save, and the number of workers, are free.
     let folder = tempfile::tempdir().unwrap();
     run(&config(folder.path()), Some(3));
-    let free = PretrainConfig { save_every_steps: Some(5), workers: 4, ..config(folder.path()) };
+    let free = RunConfig { save_every_steps: Some(5), workers: 4, ..config(folder.path()) };
     assert_eq!(run(&free, None).step, 9);
 }
 
@@ -147,7 +146,7 @@ fn other_settings_are_refused_by_name_unless_overridden() {
 fn a_new_run_does_not_mix_with_an_old_one() {
     let folder = tempfile::tempdir().unwrap();
     run(&config(folder.path()), Some(2));
-    let error = failure(&PretrainConfig { resume: Resume::Never, ..config(folder.path()) });
+    let error = failure(&RunConfig { resume: Resume::Never, ..config(folder.path()) });
     assert!(matches!(error, TrainerError::OutputNotEmpty { .. }), "{error}");
     assert_eq!(error.failure(), Failure::Usage);
 }

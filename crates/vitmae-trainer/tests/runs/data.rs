@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use vitmae_trainer::data::{BatchMaker, OnBadSample, Prefetch};
-use vitmae_trainer::{Datasets, Event, Failure, PretrainConfig, TrainerError};
+use vitmae_trainer::{Datasets, Event, Failure, RunConfig, TrainerError};
 
 use crate::tiny::{Waves, config, run_watched};
 
@@ -113,7 +113,7 @@ fn bad_images_are_listed_once_and_too_many_end_the_run() {
 #[test]
 fn too_few_images_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let config = PretrainConfig { accumulation: 4, ..config(folder.path()) };
+    let config = RunConfig { accumulation: 4, ..config(folder.path()) };
     let error = run_watched(&config, &crate::tiny::data(), None, &mut |_| {}).err().unwrap();
     assert_eq!(
         error.to_string(),

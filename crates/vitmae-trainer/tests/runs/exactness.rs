@@ -5,7 +5,7 @@ use std::path::Path;
 
 use vitmae_model::{Masking, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
-use vitmae_trainer::{AdamWOptions, PretrainConfig, TrainState};
+use vitmae_trainer::{AdamWOptions, RunConfig, TrainState};
 
 use crate::tiny::{bits, config, model, run};
 
@@ -28,7 +28,7 @@ fn a_run_stopped_after_any_update_and_resumed_equals_the_unbroken_one() {
         assert_eq!((resumed.step, resumed.stopped), (9, None));
         assert_eq!(bits(&resumed.model), bits(&expected.model), "stop after {until}");
         assert_eq!(resumed.last_loss, expected.last_loss);
-        assert_eq!(resumed.evaluation_loss, expected.evaluation_loss);
+        assert_eq!(resumed.evaluation, expected.evaluation);
         // The optimizer as well, and the model as the file holds it.
         for name in ["optimizer.safetensors", "model.safetensors", "config.json"] {
             assert_eq!(
@@ -67,10 +67,10 @@ fn threads_and_workers_change_no_bit() {
     let mut all = Vec::new();
     for (threads, workers) in [(1, 1), (2, 2), (3, 3), (8, 1), (1, 5)] {
         let folder = tempfile::tempdir().unwrap();
-        let config = PretrainConfig { workers, ..config(folder.path()) };
+        let config = RunConfig { workers, ..config(folder.path()) };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let summary = pool.install(|| run(&config, None));
-        all.push((bits(&summary.model), summary.evaluation_loss));
+        all.push((bits(&summary.model), summary.evaluation));
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -79,7 +79,7 @@ fn threads_and_workers_change_no_bit() {
 fn the_seed_matters_and_training_learns() {
     let losses = |seed| {
         let folder = tempfile::tempdir().unwrap();
-        let summary = run(&PretrainConfig { seed, epochs: 40, ..config(folder.path()) }, None);
+        let summary = run(&RunConfig { seed, epochs: 40, ..config(folder.path()) }, None);
         let log = fs::read_to_string(folder.path().join("log.txt")).unwrap();
         let evaluations: Vec<f64> = log
             .lines()
@@ -87,7 +87,7 @@ fn the_seed_matters_and_training_learns() {
             .filter_map(|line| line["val_loss"].as_f64())
             .collect();
         assert_eq!(evaluations.len(), 40);
-        assert_eq!(evaluations.last().copied(), summary.evaluation_loss);
+        assert_eq!(evaluations.last().copied(), summary.evaluation.map(|found| found.loss));
         evaluations
     };
     let one = losses(1);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vitmae_trainer::{Failure, PretrainConfig, TrainerError};
+use vitmae_trainer::{Failure, RunConfig, TrainerError};
 
 use crate::tiny::{config, data, run, run_watched};
 
@@ -11,7 +11,7 @@ fn a_diverging_run_stops_with_a_dump_and_keeps_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let good = run(&config(folder.path()), Some(2)).checkpoint;
     let before = fs::read(good.join("model.safetensors")).unwrap();
-    let config = PretrainConfig {
+    let config = RunConfig {
         lr: Some(1e30),
         warmup_epochs: 0.0,
         override_settings: true,

@@ -7,7 +7,7 @@ use vitmae_image::{Image, ImageError};
 use vitmae_model::{VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Device;
 use vitmae_trainer::data::Dataset;
-use vitmae_trainer::{Datasets, Event, PretrainConfig, StopFlag, Summary, TrainerError, pretrain};
+use vitmae_trainer::{Datasets, Event, RunConfig, StopFlag, Summary, TrainerError, pretrain};
 
 /// Two encoder blocks of width 16 on 16x16 pixels.
 pub fn model() -> VitMaeConfig {
@@ -61,15 +61,15 @@ impl Dataset for Waves {
 }
 
 /// 13 images, batches of 4, 3 updates an epoch, 3 epochs: 9 updates, a checkpoint every 2.
-pub fn config(folder: &Path) -> PretrainConfig {
-    PretrainConfig {
+pub fn config(folder: &Path) -> RunConfig {
+    RunConfig {
         batch_size: 4,
         epochs: 3,
         lr: Some(3e-3),
         warmup_epochs: 1.0,
         seed: 7,
         save_every_steps: Some(2),
-        ..PretrainConfig::new(model(), folder.to_path_buf())
+        ..RunConfig::new(model(), folder.to_path_buf())
     }
 }
 
@@ -81,7 +81,7 @@ pub fn data() -> Datasets {
 
 /// Runs to the end, or to a stop after update `until`; events go to `watch` too.
 pub fn run_watched(
-    config: &PretrainConfig,
+    config: &RunConfig,
     data: &Datasets,
     until: Option<u64>,
     watch: &mut dyn FnMut(&Event<'_>),
@@ -99,7 +99,7 @@ pub fn run_watched(
 }
 
 /// [`run_watched`] without a watcher.
-pub fn run(config: &PretrainConfig, until: Option<u64>) -> Summary {
+pub fn run(config: &RunConfig, until: Option<u64>) -> Summary {
     run_watched(config, &data(), until, &mut |_| {}).unwrap()
 }
 

@@ -4,13 +4,14 @@ use std::fs;
 
 use serde_json::json;
 use vitmae_tensor::Tensor;
+use vitmae_weights::Pretrained;
 
-use super::{Launched, Run};
-use crate::TrainerError;
+use super::{Launched, Run, Task};
+use crate::{Trainable, TrainerError};
 
 /// Writes `nan_dump/` and gives the error that ends the run.
-pub(super) fn write(
-    run: &mut Run<'_>,
+pub(super) fn write<T: Task>(
+    run: &mut Run<'_, T>,
     update: &Launched,
     loss: f64,
     gradient_norm: f64,
@@ -57,7 +58,7 @@ pub(super) fn write(
 }
 
 /// Computes the gradient of an update again.
-fn replay(run: &mut Run<'_>, update: &Launched) -> Result<(), TrainerError> {
+fn replay<T: Task>(run: &mut Run<'_, T>, update: &Launched) -> Result<(), TrainerError> {
     run.state.model.zero_grad();
     let maker = run.batch_maker();
     for &number in &update.batches {

@@ -1,4 +1,4 @@
-//! The settings of a pre-training run, and what of them must agree to resume.
+//! The settings of a run, and what of them must agree to resume.
 
 use std::path::PathBuf;
 
@@ -28,11 +28,11 @@ pub enum Resume {
     From(PathBuf),
 }
 
-/// The settings of a pre-training run; the defaults are the original's.
+/// The settings of a run; the defaults are those of the original's pre-training.
 ///
 /// Source: `main_pretrain.py` of facebookresearch/mae, by name and value only.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PretrainConfig {
+pub struct RunConfig {
     /// Sizes of the model, the share of removed patches and the kind of loss.
     pub model: VitMaeConfig,
     /// Model folder to take the first weights from; `model` must describe them.
@@ -91,9 +91,9 @@ pub struct PretrainConfig {
     pub override_settings: bool,
 }
 
-impl PretrainConfig {
+impl RunConfig {
     /// The original's settings for `model`, into `output_dir`.
-    pub fn new(model: VitMaeConfig, output_dir: PathBuf) -> PretrainConfig {
+    pub fn new(model: VitMaeConfig, output_dir: PathBuf) -> RunConfig {
         let (height, width) = model.image_size;
         let processor = VitImageProcessor {
             size: Size::Exact { height, width },
@@ -112,7 +112,7 @@ impl PretrainConfig {
                 ..processor
             },
         };
-        PretrainConfig {
+        RunConfig {
             model,
             start_from: None,
             processor,
@@ -297,9 +297,9 @@ mod tests {
 
     #[test]
     fn every_setting_out_of_range_is_named() {
-        let good = PretrainConfig::new(VitMaeConfig::base(), "out".into());
+        let good = RunConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
-        type Break = fn(&mut PretrainConfig);
+        type Break = fn(&mut RunConfig);
         let cases: [(Break, &str); 9] = [
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_follows_the_effective_batch() {
-        let mut config = PretrainConfig::new(VitMaeConfig::base(), "out".into());
+        let mut config = RunConfig::new(VitMaeConfig::base(), "out".into());
         (config.batch_size, config.accumulation, config.blr) = (64, 8, 1.5e-4);
         assert_eq!(config.peak_lr(), 3e-4);
         config.lr = Some(1e-3);

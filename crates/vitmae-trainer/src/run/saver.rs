@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use crate::checkpoint::{CheckpointStore, Snapshot};
-use crate::{Event, TrainerError};
+use crate::{Event, Trainable, TrainerError};
 
 /// Writes one snapshot at a time; one failure is a warning, two in a row are an error.
 pub(super) struct Saver {
@@ -29,7 +29,7 @@ impl Saver {
     /// Starts writing `snapshot`, after the one before it is done.
     pub(super) fn start(
         &mut self,
-        snapshot: Snapshot,
+        snapshot: Snapshot<impl Trainable>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         self.finish(on_event)?;
@@ -74,7 +74,7 @@ impl Saver {
     /// Writes the last snapshot of a run; here a failure is an error at once.
     pub(super) fn last(
         &mut self,
-        snapshot: Snapshot,
+        snapshot: Snapshot<impl Trainable>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<PathBuf, TrainerError> {
         self.finish(on_event)?;

@@ -1,0 +1,288 @@
+//! `vitmae finetune` and `vitmae evaluate`: classifiers of labelled images.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use vitmae_model::{Head, VitMaeConfig};
+use vitmae_tensor::Device;
+use vitmae_trainer::data::ImageFolder;
+use vitmae_trainer::{
+    Classes, Confusion, Datasets, FinetuneConfig, Mix, Resume, RunConfig, classify, finetune,
+};
+use vitmae_weights::{LoadOptions, classifier_from_pretrained, inspect};
+
+use crate::classify::{parts, print_confusion};
+use crate::exit::{BadInput, Usage};
+use crate::features::encoder;
+use crate::precision::PrecisionArgs;
+use crate::progress::Progress;
+use crate::{Global, model_folder, presets, signals};
+
+/// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
+///
+/// The flags are those of the original `main_finetune.py`, with `-` or `_`. Its RandAugment (`--aa`) is not here.
+#[derive(Args, Debug)]
+pub struct FinetuneArgs {
+    /// Folder with `train` and `val` (or `test`) inside, each with a folder a class
+    #[arg(long, value_name = "DIR")]
+    data_path: PathBuf,
+    /// Pre-trained model: a folder, a file of weights, or the output folder of a training
+    #[arg(long, value_name = "DIR", visible_alias = "init", conflicts_with = "model")]
+    finetune: Option<PathBuf>,
+    /// Model size for training from scratch: tiny, base, large, huge
+    #[arg(long)]
+    model: Option<String>,
+    /// Where checkpoints and logs go
+    #[arg(long, value_name = "DIR", default_value = "output_dir")]
+    output_dir: PathBuf,
+    /// What the classifier reads
+    #[arg(long, value_enum, default_value_t = HeadName::Mean)]
+    head: HeadName,
+    /// Train the last so many blocks and the classifier alone [default: everything]
+    #[arg(long, value_name = "N")]
+    last_blocks: Option<usize>,
+
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    /// Compute blocks again in the backward pass: less memory, a third more time, the same results
+    #[arg(long)]
+    recompute: bool,
+    /// Images of one batch
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Epochs in all
+    #[arg(long, default_value_t = 50)]
+    epochs: u64,
+    /// Batches of one update
+    #[arg(long, default_value_t = 1)]
+    accum_iter: usize,
+    /// Learning rate for 256 images an update
+    #[arg(long, default_value_t = 1e-3)]
+    blr: f64,
+    /// Highest learning rate [default: blr x images of an update / 256]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Learning rate at the end
+    #[arg(long, default_value_t = 1e-6)]
+    min_lr: f64,
+    /// Epochs of warm-up
+    #[arg(long, default_value_t = 5.0)]
+    warmup_epochs: f64,
+    /// Weight decay; biases, norms, the class token and the position table are exempt
+    #[arg(long, default_value_t = 0.05)]
+    weight_decay: f64,
+    /// Factor of the learning rate from a layer to the one before it
+    #[arg(long, default_value_t = 0.75)]
+    layer_decay: f64,
+    /// Scale gradients down to this global norm [default: never]
+    #[arg(long, value_name = "NORM")]
+    clip_grad: Option<f64>,
+    /// Share of branches that the last block drops; it rises from 0 in the first
+    #[arg(long, default_value_t = 0.1)]
+    drop_path: f64,
+    /// Alpha of mixup, 0 for none
+    #[arg(long, default_value_t = 0.0)]
+    mixup: f64,
+    /// Alpha of CutMix, 0 for none
+    #[arg(long, default_value_t = 0.0)]
+    cutmix: f64,
+    /// Share of batches that are mixed
+    #[arg(long, default_value_t = 1.0)]
+    mixup_prob: f64,
+    /// Share of mixed batches that CutMix takes, where both are on
+    #[arg(long, default_value_t = 0.5)]
+    mixup_switch_prob: f64,
+    /// Smoothing of labels
+    #[arg(long, default_value_t = 0.1)]
+    smoothing: f64,
+    /// Share of images in which a rectangle is erased
+    #[arg(long, default_value_t = 0.25)]
+    reprob: f64,
+    /// Smallest and largest share of an image that a crop covers
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.2, 1.0])]
+    crop_scale: Vec<f64>,
+    /// Mirror no images, for pictures of which a mirror image is another thing, such as digits
+    #[arg(long)]
+    no_flip: bool,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Threads that read images; the order does not depend on it
+    #[arg(long, visible_alias = "num-workers", default_value_t = 2)]
+    workers: usize,
+    /// auto (newest good checkpoint of the output folder, else new), never, or a checkpoint
+    #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
+    resume: String,
+    /// Resume even though settings differ from the checkpoint's
+    #[arg(long = "override")]
+    override_settings: bool,
+    /// Epochs between checkpoints
+    #[arg(long, default_value_t = 1)]
+    save_every: u64,
+    /// Checkpoints of this run that are kept
+    #[arg(long, default_value_t = 3)]
+    keep_last: usize,
+}
+
+/// Example: vitmae evaluate --model classifier --data-path digits
+#[derive(Args, Debug)]
+pub struct EvaluateArgs {
+    /// Classifier: a folder, a file of weights, or the output folder of a fine-tuning
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder with a folder a class, or one with `val` (or `test`) inside
+    #[arg(long, alias = "data_path", value_name = "DIR")]
+    data_path: PathBuf,
+    /// Images at once
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum HeadName {
+    /// The class token behind the last norm, as Hugging Face's class
+    Cls,
+    /// The mean of the patch tokens and a norm of its own, as the original
+    Mean,
+}
+
+/// Runs `finetune`.
+pub fn run(args: &FinetuneArgs, global: &Global, device: &Device) -> Result<u8> {
+    let (train_root, test_root) = parts(&args.data_path)?;
+    let (train, test) = (ImageFolder::open(&train_root)?, ImageFolder::open(&test_root)?);
+    let classes = Classes::of(&train, &train_root)?;
+    let labels = classes.same_for(&test, &test_root)?.labels;
+    let config = settings(args, classes, labels)?;
+    let data = Datasets { train: Arc::new(train), evaluation: Some(Arc::new(test)) };
+    let mut progress = Progress::new(global.quiet);
+    let stop = signals::watch()?;
+    let summary = finetune(&config, &data, device, &stop, &mut |event| progress.show(&event))?;
+    drop(progress);
+    let accuracy = summary.evaluation.and_then(|found| found.accuracy);
+    if global.json {
+        let result = json!({
+            "checkpoint": summary.checkpoint,
+            "step": summary.step,
+            "loss": summary.last_loss,
+            "val_loss": summary.evaluation.map(|found| found.loss),
+            "val_accuracy": accuracy,
+            "stopped": summary.stopped,
+        });
+        println!("{result}");
+    } else {
+        if let Some(accuracy) = accuracy {
+            println!("accuracy {:.2} %", 100.0 * accuracy);
+        }
+        println!("{}", summary.checkpoint.display());
+    }
+    Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
+}
+
+/// The run's settings; the model is read once for its sizes, which weights without a configuration only show then.
+fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result<FinetuneConfig> {
+    let start_from = args.finetune.as_deref().map(model_folder::resolve).transpose()?;
+    let model: VitMaeConfig = match (&start_from, &args.model) {
+        (Some(path), _) => encoder(path, &Device::cpu())?.config,
+        (None, Some(name)) => presets::by_name(name)?,
+        (None, None) => {
+            let message = "`--finetune` names the model to start from; without one, `--model` says which size to train \
+                           from scratch";
+            return Err(Usage(message.to_owned()).into());
+        }
+    };
+    let mut run = RunConfig::new(model, args.output_dir.clone());
+    if let Some(path) = &start_from {
+        run.processor = model_folder::processor(path, &run.model)?;
+    }
+    let mut config = FinetuneConfig::new(run, classes, labels);
+    config.head = match args.head {
+        HeadName::Cls => Head::Cls,
+        HeadName::Mean => Head::MeanFcNorm,
+    };
+    config.layer_decay = args.layer_decay;
+    config.drop_path = args.drop_path;
+    config.mix = Mix {
+        mixup: args.mixup,
+        cutmix: args.cutmix,
+        probability: args.mixup_prob,
+        switch: args.mixup_switch_prob,
+        smoothing: args.smoothing,
+    };
+    config.erase = args.reprob;
+    config.last_blocks = args.last_blocks;
+    let run = &mut config.run;
+    run.start_from = start_from;
+    run.precision = args.precision.get();
+    run.recompute = args.recompute;
+    run.batch_size = args.batch_size;
+    run.epochs = args.epochs;
+    run.accumulation = args.accum_iter;
+    (run.blr, run.lr, run.min_lr) = (args.blr, args.lr, args.min_lr);
+    run.warmup_epochs = args.warmup_epochs;
+    run.adamw.weight_decay = args.weight_decay;
+    run.clip_grad = args.clip_grad;
+    run.crop_scale = (args.crop_scale[0], args.crop_scale[1]);
+    run.flip = !args.no_flip;
+    run.seed = args.seed;
+    run.workers = args.workers;
+    run.save_every_epochs = args.save_every;
+    run.keep_last = args.keep_last;
+    run.resume = match args.resume.as_str() {
+        "auto" | "" => Resume::Auto,
+        "never" => Resume::Never,
+        folder => Resume::From(folder.into()),
+    };
+    run.override_settings = args.override_settings;
+    Ok(config)
+}
+
+/// Runs `evaluate`.
+pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Result<u8> {
+    if args.batch_size == 0 {
+        return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
+    }
+    let folder = model_folder::resolve(&args.model)?;
+    let reads_mean = inspect(&folder)?.tensors.iter().any(|t| t.name.starts_with("fc_norm."));
+    let head = if reads_mean { Head::MeanFcNorm } else { Head::Cls };
+    let (mut model, _) =
+        classifier_from_pretrained(&folder, head, device, &LoadOptions::default())?;
+    model.set_precision(args.precision.get());
+    model.pack_weights()?;
+    let inside = ["val", "test"].map(|name| args.data_path.join(name));
+    let root = inside.into_iter().find(|path| path.is_dir());
+    let root = root.unwrap_or_else(|| args.data_path.clone());
+    let images = ImageFolder::open(&root)?;
+    let names = class_names(&model.config)?;
+    let mut sorted: Vec<(String, usize)> =
+        names.iter().enumerate().map(|(label, name)| (name.clone(), label)).collect();
+    sorted.sort();
+    let (sorted, places): (Vec<String>, Vec<usize>) = sorted.into_iter().unzip();
+    let known = Classes { names: sorted, labels: Vec::new() };
+    let found = known.same_for(&images, &root)?.labels;
+    let labels: Vec<usize> = found.into_iter().map(|place| places[place]).collect();
+    let processor = model_folder::processor(&folder, &model.config)?;
+    let (loss, predictions) =
+        classify(&model, &images, Some(&labels), &processor, args.batch_size)?;
+    let confusion = Confusion::new(names.len(), &labels, &predictions);
+    print_confusion(global, &names, &confusion, &json!({"loss": loss}));
+    Ok(0)
+}
+
+/// The names of a classifier's classes, by label.
+fn class_names(config: &VitMaeConfig) -> Result<Vec<String>> {
+    let names = config.extra.get("id2label").and_then(|names| names.as_object());
+    let name = |label: usize| {
+        names.and_then(|names| names.get(&label.to_string())?.as_str().map(str::to_owned))
+    };
+    (0..config.num_labels()).map(name).collect::<Option<Vec<String>>>().ok_or_else(|| {
+        let message = "the model's `config.json` has no `id2label` that names its classes\nhelp: add one; the names are \
+                       those of the folders";
+        BadInput(message.to_owned()).into()
+    })
+}
