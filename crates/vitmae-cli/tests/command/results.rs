@@ -234,6 +234,7 @@ fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
     let call = Call::of(vitmae(&[&["linprobe"], &arguments[..]].concat())).succeeded();
     let found = json(&call);
     assert_eq!((&found["accuracy"], &found["train"]), (&Value::from(1.0), &Value::from(24)));
+    fine_tuned(&place, &run, &set);
     // Labels that mean nothing cannot be told: the test is able to fail.
     for index in 0..6 {
         let (a, b) =
@@ -251,6 +252,30 @@ fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
     fs::copy(place.path("set/val/dark/0.png"), place.path("set/val/grey/0.png")).unwrap();
     let unknown = Call::of(vitmae(&["linprobe", "--model", &run, "--data_path", &set]));
     unknown.failed(3, "is none of the 2 classes of the training images");
+}
+
+/// A classifier on the run's encoder, and what `evaluate` finds of it.
+fn fine_tuned(place: &Workplace, run: &str, set: &str) {
+    let out = place.text("classifier");
+    let recipe = "--epochs 30 --lr 3e-3 --warmup_epochs 2 --batch_size 8 --layer_decay 1 --drop_path 0.1 --mixup 0.2 \
+                  --reprob 0.1 --crop_scale 0.6 1";
+    let mut arguments = vec!["finetune", "--finetune", run, "--data_path", set, "--json"];
+    arguments.extend(["--output_dir", &out]);
+    arguments.extend(recipe.split_whitespace());
+    let call = Call::of(vitmae(&arguments)).succeeded();
+    let trained = json(&call);
+    assert!(trained["val_accuracy"].as_f64().unwrap() >= 0.9, "{trained}");
+    assert!(call.stderr.contains("% right on 10 evaluation images"), "{}", call.stderr);
+    let evaluate = ["evaluate", "--model", &out, "--data-path", set, "--json"];
+    let found = json(&Call::of(vitmae(&evaluate)).succeeded());
+    assert_eq!(found["accuracy"], trained["val_accuracy"]);
+    assert_eq!(found["test"], 10);
+    let close = (found["loss"].as_f64().unwrap() - trained["val_loss"].as_f64().unwrap()).abs();
+    assert!(close < 1e-6, "{found} {trained}");
+    let of_pretraining = ["evaluate", "--model", run, "--data-path", set];
+    Call::of(vitmae(&of_pretraining)).failed(3, "classifier.weight");
+    let no_model = ["finetune", "--data-path", set, "--output-dir", &place.text("none")];
+    Call::of(vitmae(&no_model)).failed(2, "`--model` says which size");
 }
 
 /// The newest checkpoint of the run.
