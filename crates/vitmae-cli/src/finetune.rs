@@ -26,6 +26,9 @@ use crate::{Global, model_folder, presets, signals};
 /// The flags are those of the original `main_finetune.py`, with `-` or `_`. Its RandAugment (`--aa`) is not here.
 #[derive(Args, Debug)]
 pub struct FinetuneArgs {
+    /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
     /// Folder with `train` and `val` (or `test`) inside, each with a folder a class
     #[arg(long, value_name = "DIR")]
     data_path: PathBuf,

@@ -27,6 +27,7 @@ mod precision;
 mod presets;
 mod pretrain;
 mod progress;
+mod recipes;
 mod reconstruct;
 mod signals;
 
@@ -79,6 +80,8 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Classify labelled images by a fine-tuned classifier
     Evaluate(finetune::EvaluateArgs),
+    /// List and show the settings of published and small trainings
+    Recipes(recipes::RecipesArgs),
     /// Show what a checkpoint holds
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint in another layout
@@ -92,7 +95,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(std::env::args_os().map(exit::hyphenate));
+    let arguments = match recipes::expand(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{}", exit::message(&error));
+            return ExitCode::from(exit::code(&error));
+        }
+    };
+    let cli = Cli::parse_from(arguments);
     let global = cli.global;
     let done = device::set_up_threads(&global).and_then(|()| {
         // As one of the pool's own threads this one takes part in every parallel loop, instead of sleeping
@@ -108,6 +118,7 @@ fn main() -> ExitCode {
                 Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),
                 Command::Finetune(args) => finetune::run(&args, &global, &device()?),
                 Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
+                Command::Recipes(args) => recipes::run(&args, &global),
                 Command::Inspect(args) => inspect::run(&args, &global),
                 Command::Convert(args) => convert::run(&args, &global),
                 Command::Doctor(args) => doctor::run(&args, &global),

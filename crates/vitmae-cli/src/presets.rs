@@ -5,7 +5,7 @@ use vitmae_model::VitMaeConfig;
 use crate::exit::Usage;
 
 /// The names that are understood.
-pub const NAMES: &str = "tiny, base, large, huge, mae_vit_base_patch16, mae_vit_large_patch16, \
+pub const NAMES: &str = "tiny, tiny-32, base, large, huge, mae_vit_base_patch16, mae_vit_large_patch16, \
                          mae_vit_huge_patch14";
 
 /// The configuration called `name`.
@@ -14,6 +14,9 @@ pub fn by_name(name: &str) -> Result<VitMaeConfig, Usage> {
     let with_eps = |config| VitMaeConfig { layer_norm_eps: 1e-6, ..config };
     match name {
         "tiny" => Ok(with_eps(tiny())),
+        "tiny-32" => {
+            Ok(with_eps(VitMaeConfig { image_size: (32, 32), patch_size: (4, 4), ..tiny() }))
+        }
         "base" | "mae_vit_base_patch16" => Ok(with_eps(VitMaeConfig::base())),
         "large" | "mae_vit_large_patch16" => Ok(with_eps(VitMaeConfig::large())),
         "huge" | "mae_vit_huge_patch14" => Ok(with_eps(VitMaeConfig::huge())),

@@ -23,6 +23,9 @@ use crate::{Global, presets, signals};
 /// The flags are those of the original `main_pretrain.py`, with `-` or `_`.
 #[derive(Args, Debug)]
 pub struct PretrainArgs {
+    /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
     /// Folder of images, flat or nested; with a folder `train` inside, that one, and `val` beside it
     /// for evaluation
     #[arg(long, value_name = "DIR")]

@@ -222,11 +222,15 @@ fn resample_kernel<N: Size>(
         if comptime!(accumulate) {
             sum = out[i];
         }
+        let lane = i % width;
+        let (first, end) = (starts[x], starts[x + 1]);
         for row in starts[y]..starts[y + 1] {
-            for column in starts[x]..starts[x + 1] {
-                let weight = weights[row as usize] * weights[column as usize];
-                let at = places[row as usize] * source_columns + places[column as usize];
-                sum += Vector::new(weight) * source[at as usize * width + i % width];
+            let row_weight = weights[row as usize];
+            let line = places[row as usize] * source_columns;
+            for column in first..end {
+                let weight = row_weight * weights[column as usize];
+                let at = line + places[column as usize];
+                sum += Vector::new(weight) * source[at as usize * width + lane];
             }
         }
         out[i] = sum;

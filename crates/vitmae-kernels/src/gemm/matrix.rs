@@ -377,28 +377,12 @@ fn multiply<F: Float, N: Size>(
     #[unroll]
     for step in 0..comptime!(tile.depth / SIDE) {
         let k = comptime!(step * SIDE);
-        let mut rows = Sequence::<cmma::Matrix<Vector<F, N>>>::new();
-        #[unroll]
-        for i in 0..tile.high() {
-            let at = place(plane_row + i * SIDE, k, tile.a_along_k, tile);
-            rows.push(cmma::Matrix::<Vector<F, N>>::from_slice(
-                cmma::MatrixIdent::A,
-                SIDE,
-                SIDE,
-                SIDE,
-                if tile.a_along_k {
-                    cmma::MatrixLayout::RowMajor
-                } else {
-                    cmma::MatrixLayout::ColMajor
-                },
-                &a[at..comptime!(tile.slab(tile.a_along_k))],
-                comptime!((tile.stride(tile.a_along_k) * VECTOR) as u32),
-            ));
-        }
+        // The fewer of both stay in registers.
+        let mut columns = Sequence::<cmma::Matrix<Vector<F, N>>>::new();
         #[unroll]
         for j in 0..tile.wide() {
             let at = place(plane_col + j * SIDE, k, tile.b_along_k, tile);
-            let column = cmma::Matrix::<Vector<F, N>>::from_slice(
+            columns.push(cmma::Matrix::<Vector<F, N>>::from_slice(
                 cmma::MatrixIdent::B,
                 SIDE,
                 SIDE,
@@ -410,11 +394,28 @@ fn multiply<F: Float, N: Size>(
                 },
                 &b[at..comptime!(tile.slab(tile.b_along_k))],
                 comptime!((tile.stride(tile.b_along_k) * VECTOR) as u32),
+            ));
+        }
+        #[unroll]
+        for i in 0..tile.high() {
+            let at = place(plane_row + i * SIDE, k, tile.a_along_k, tile);
+            let row = cmma::Matrix::<Vector<F, N>>::from_slice(
+                cmma::MatrixIdent::A,
+                SIDE,
+                SIDE,
+                SIDE,
+                if tile.a_along_k {
+                    cmma::MatrixLayout::RowMajor
+                } else {
+                    cmma::MatrixLayout::ColMajor
+                },
+                &a[at..comptime!(tile.slab(tile.a_along_k))],
+                comptime!((tile.stride(tile.a_along_k) * VECTOR) as u32),
             );
             #[unroll]
-            for i in 0..tile.high() {
+            for j in 0..tile.wide() {
                 let sum = sums.index(comptime!(i * tile.wide() + j));
-                cmma::execute(rows.index(i), &column, sum, sum);
+                cmma::execute(&row, columns.index(j), sum, sum);
             }
         }
     }
