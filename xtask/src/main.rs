@@ -11,6 +11,7 @@ mod command;
 mod fixtures;
 mod lavapipe;
 mod parity;
+mod results;
 mod targets;
 mod test;
 mod tidy;
@@ -29,7 +30,7 @@ struct Verb {
     run: fn(&[String]) -> anyhow::Result<()>,
 }
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 8] = [
     Verb { name: "test", about: "everything a change must pass", help: test::HELP, run: test::run },
     Verb {
         name: "parity",
@@ -50,6 +51,12 @@ const VERBS: [Verb; 7] = [
         run: targets::run,
     },
     Verb { name: "bench", about: "criterion benches", help: bench::HELP, run: bench::run },
+    Verb {
+        name: "results",
+        about: "pre-trains and fine-tunes on real images, and writes docs/results.md",
+        help: results::HELP,
+        run: results::run,
+    },
     Verb {
         name: "tidy",
         about: "what a search of the tree can decide",

@@ -14,9 +14,7 @@ pub fn by_name(name: &str) -> Result<VitMaeConfig, Usage> {
     let with_eps = |config| VitMaeConfig { layer_norm_eps: 1e-6, ..config };
     match name {
         "tiny" => Ok(with_eps(tiny())),
-        "tiny-32" => {
-            Ok(with_eps(VitMaeConfig { image_size: (32, 32), patch_size: (4, 4), ..tiny() }))
-        }
+        "tiny-32" => Ok(with_eps(tiny_32())),
         "base" | "mae_vit_base_patch16" => Ok(with_eps(VitMaeConfig::base())),
         "large" | "mae_vit_large_patch16" => Ok(with_eps(VitMaeConfig::large())),
         "huge" | "mae_vit_huge_patch14" => Ok(with_eps(VitMaeConfig::huge())),
@@ -35,5 +33,18 @@ fn tiny() -> VitMaeConfig {
         decoder_num_attention_heads: 3,
         decoder_intermediate_size: 768,
         ..VitMaeConfig::default()
+    }
+}
+
+/// ViT-Ti/4 at 32 pixels with a decoder of two narrow blocks, which a CPU trains twice as fast.
+fn tiny_32() -> VitMaeConfig {
+    VitMaeConfig {
+        image_size: (32, 32),
+        patch_size: (4, 4),
+        decoder_hidden_size: 128,
+        decoder_num_hidden_layers: 2,
+        decoder_num_attention_heads: 4,
+        decoder_intermediate_size: 512,
+        ..tiny()
     }
 }
