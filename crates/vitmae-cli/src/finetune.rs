@@ -123,6 +123,9 @@ pub struct FinetuneArgs {
     /// Resume even though settings differ from the checkpoint's
     #[arg(long = "override")]
     override_settings: bool,
+    /// Folder for TensorBoard's event files
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
     /// Epochs between checkpoints
     #[arg(long, default_value_t = 1)]
     save_every: u64,
@@ -234,6 +237,7 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     run.flip = !args.no_flip;
     run.seed = args.seed;
     run.workers = args.workers;
+    run.log_dir = args.log_dir.clone();
     run.save_every_epochs = args.save_every;
     run.keep_last = args.keep_last;
     run.resume = match args.resume.as_str() {

@@ -114,6 +114,9 @@ pub struct PretrainArgs {
     /// Resume even though settings differ from the checkpoint's
     #[arg(long = "override")]
     override_settings: bool,
+    /// Folder for TensorBoard's event files
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
     /// Epochs between checkpoints
     #[arg(long, default_value_t = 20)]
     save_every: u64,
@@ -137,8 +140,6 @@ pub struct PretrainArgs {
 /// Flags of the original that mean nothing here; they are accepted and reported.
 #[derive(Args, Debug)]
 struct OriginalFlags {
-    #[arg(long, hide = true)]
-    log_dir: Option<PathBuf>,
     #[arg(long, hide = true)]
     start_epoch: Option<u64>,
     #[arg(long, hide = true)]
@@ -245,6 +246,7 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
             OnBad::Replace => OnBadSample::Replace,
         },
         max_bad_fraction: args.max_bad_fraction,
+        log_dir: args.log_dir.clone(),
         save_every_epochs: args.save_every,
         save_every_steps: args.save_every_steps,
         keep_last: args.keep_last,
@@ -288,13 +290,12 @@ impl OriginalFlags {
             return Err(Usage(message).into());
         }
         let given = [
-            ("--log-dir", self.log_dir.is_some()),
             ("--pin-mem", self.pin_mem),
             ("--no-pin-mem", self.no_pin_mem),
             ("--dist-url", self.dist_url.is_some()),
         ];
         for (flag, _) in given.into_iter().filter(|(_, given)| *given) {
-            progress.line(&format!("note: `{flag}` has no effect; `log.txt` is in `--output-dir`"));
+            progress.line(&format!("note: `{flag}` has no effect"));
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ pub mod data;
 mod error;
 pub mod evaluation;
 mod event;
+mod event_file;
 pub mod features;
 mod finetune;
 pub mod knn;

@@ -4,13 +4,14 @@
 mod config;
 mod dump;
 mod saver;
+mod task;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::Pretrained;
 
@@ -22,6 +23,8 @@ use crate::{
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
 use saver::Saver;
+pub use task::Evaluation;
+pub(crate) use task::Task;
 
 /// The images of a run.
 #[derive(Clone)]
@@ -46,54 +49,6 @@ pub struct Summary<M = vitmae_model::VitMaeForPreTraining> {
     pub checkpoint: PathBuf,
     /// The reason of the [`StopFlag`], if it ended the run early.
     pub stopped: Option<usize>,
-}
-
-/// What an evaluation found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss.
-    pub loss: f64,
-    /// Share of images whose class was found, for a classifier.
-    pub accuracy: Option<f64>,
-}
-
-/// What a run trains.
-pub(crate) trait Task {
-    /// The model.
-    type Model: Trainable;
-    /// What the model needs beside a batch's pixels.
-    type Input;
-
-    /// The model of update 0.
-    fn first_model(&self, run: &RunConfig, device: &Device) -> Result<Self::Model, TrainerError>;
-    /// The model of a checkpoint.
-    fn load(&self, folder: &Path, device: &Device) -> Result<Self::Model, TrainerError>;
-    /// Makes what the model needs, and may change the pixels.
-    fn prepare(&self, run: &RunConfig, batch: &mut Batch) -> Result<Self::Input, TrainerError>;
-    /// Adds the gradient of `weight` times the loss of a batch; returns the loss.
-    fn accumulate(
-        &self,
-        state: &mut TrainState<Self::Model>,
-        pixels: &Tensor,
-        input: &Self::Input,
-        weight: f64,
-        draws: (u64, u64),
-    ) -> Result<Tensor, TrainerError>;
-    /// Judges the model on images.
-    fn evaluate(
-        &self,
-        run: &RunConfig,
-        model: &Self::Model,
-        dataset: &dyn Dataset,
-    ) -> Result<Evaluation, TrainerError>;
-    /// Settings of its own that decide the result; none by default.
-    fn identity(&self) -> Option<Value> {
-        None
-    }
-    /// As [`TrainState::drop_path`].
-    fn drop_path(&self) -> f64 {
-        0.0
-    }
 }
 
 /// Runs a task until the last epoch is done or `stop` is set; saves in either case.
@@ -215,7 +170,7 @@ impl<'a, T: Task> Run<'a, T> {
         let mut run = Run {
             task,
             saver: Saver::new(store, hash, config.keep_last),
-            log: MetricsLog::open(&output.join("log.txt"))?,
+            log: MetricsLog::open(&output.join("log.txt"), config.log_dir.as_deref())?,
             bad_samples: BadSampleLog::open(
                 &output.join("bad_samples.jsonl"),
                 data.train.len(),
@@ -437,7 +392,9 @@ impl<'a, T: Task> Run<'a, T> {
             let found = self.task.evaluate(self.config, &self.state.model, dataset.as_ref())?;
             self.evaluation = Some(found);
             let Evaluation { loss, accuracy } = found;
-            let mut line = json!({"kind": "evaluation", "step": step, "val_loss": loss});
+            let mut line = json!({
+                "kind": "evaluation", "step": step, "epoch": epoch, "val_loss": loss,
+            });
             if let Some(accuracy) = accuracy {
                 line["val_accuracy"] = accuracy.into();
             }

@@ -75,6 +75,8 @@ pub struct RunConfig {
     pub max_bad_fraction: f64,
     /// Where checkpoints and logs go.
     pub output_dir: PathBuf,
+    /// Where TensorBoard's event files go, if anywhere.
+    pub log_dir: Option<PathBuf>,
     /// Epochs between checkpoints.
     pub save_every_epochs: u64,
     /// Updates between checkpoints, in place of epochs.
@@ -134,6 +136,7 @@ impl RunConfig {
             on_bad_sample: OnBadSample::Replace,
             max_bad_fraction: 0.001,
             output_dir,
+            log_dir: None,
             save_every_epochs: 20,
             save_every_steps: None,
             keep_last: 3,
