@@ -9,7 +9,7 @@ use serde_json::json;
 use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
-use vitmae_trainer::data::{Dataset, ImageFolder, OnBadSample};
+use vitmae_trainer::data::{Dataset, ImageFolder, MaskStrategy, OnBadSample};
 use vitmae_trainer::{Datasets, Resume, RunConfig, pretrain};
 use vitmae_weights::folder::read_json_text;
 
@@ -52,6 +52,9 @@ pub struct PretrainArgs {
     /// Share of patches that are removed [default: the model's, 0.75]
     #[arg(long)]
     mask_ratio: Option<f64>,
+    /// How removed patches lie to each other
+    #[arg(long, value_enum, default_value_t = MaskName::Random)]
+    masking: MaskName,
     /// Predict each patch normalised by its own mean and variance
     #[arg(long)]
     norm_pix_loss: bool,
@@ -152,6 +155,17 @@ struct OriginalFlags {
     dist_url: Option<String>,
 }
 
+/// See [`MaskStrategy`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MaskName {
+    /// Independently
+    Random,
+    /// In rectangles
+    Block,
+    /// Evenly, one of four kept at 0.75
+    Grid,
+}
+
 /// See [`OnBadSample`].
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OnBad {
@@ -228,6 +242,11 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
         start_from: args.init.clone(),
         processor: processor.unwrap_or_else(|| defaults.processor.clone()),
         recompute: args.recompute,
+        mask_strategy: match args.masking {
+            MaskName::Random => MaskStrategy::Random,
+            MaskName::Block => MaskStrategy::Block,
+            MaskName::Grid => MaskStrategy::Grid,
+        },
         crop_scale: pair(&args.crop_scale),
         batch_size: args.batch_size,
         accumulation: args.accum_iter,

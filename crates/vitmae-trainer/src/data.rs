@@ -7,6 +7,7 @@
 mod bad_samples;
 mod batches;
 mod image_folder;
+mod masks;
 mod permutation;
 mod prefetch;
 
@@ -15,6 +16,7 @@ use vitmae_image::{Image, ImageError};
 pub use bad_samples::{BadSample, BadSampleLog, OnBadSample};
 pub use batches::{Augmentation, Batch, BatchMaker, BatchPlan};
 pub use image_folder::{EXTENSIONS, ImageFolder};
+pub use masks::MaskStrategy;
 pub use permutation::Permutation;
 pub use prefetch::Prefetch;
 

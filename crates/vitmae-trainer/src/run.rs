@@ -415,7 +415,8 @@ impl<'a, T: Task> Run<'a, T> {
             plan: self.plan,
             augmentation: self.config.augmentation(),
             channels: self.config.model.num_channels,
-            num_patches: self.config.model.num_patches(),
+            grid: self.config.model.grid(),
+            masking: (self.config.model.mask_ratio, self.config.mask_strategy),
             seed: self.config.seed,
             on_bad: self.config.on_bad_sample,
         })

@@ -113,10 +113,11 @@ pub(super) fn product(
     c: &Array,
     accumulate: bool,
 ) -> Result<(), KernelError> {
-    let capabilities = Capabilities::of(client);
     let (m, n, k) = (a.rows, b.cols, a.cols);
+    // First, since most products are of f32 and asking the device takes longer.
     let half = super::half_type(a.array.dtype, b.array.dtype)
         .ok_or_else(|| refused("f32 does not go to matrix units".to_owned()))?;
+    let capabilities = Capabilities::of(client);
     let has = capabilities.cmma.iter().any(|config| {
         let types = [config.a_type, config.b_type, config.cd_type];
         types == [half.elem(), half.elem(), Dtype::F32.elem()]

@@ -7,7 +7,7 @@ use vitmae_image::{
     Image, ImageError, RandomResizedCrop, VitImageProcessor, horizontal_flip, random_resized_crop,
 };
 
-use super::{BadSample, Dataset, OnBadSample, Permutation};
+use super::{BadSample, Dataset, MaskStrategy, OnBadSample, Permutation};
 use crate::TrainerError;
 
 /// Substitutes tried for one bad image before giving up.
@@ -106,7 +106,7 @@ pub struct Batch {
     pub samples: Vec<u64>,
     /// `[B, C, H, W]`, B = `samples.len()`.
     pub pixels: Vec<f32>,
-    /// Masking noise `[B, L]` in [0, 1).
+    /// Masking noise `[B, L]`, as [`MaskStrategy::noise`] gives it.
     pub noise: Vec<f64>,
     /// Images that could not be used.
     pub bad: Vec<BadSample>,
@@ -122,8 +122,10 @@ pub struct BatchMaker {
     pub augmentation: Augmentation,
     /// Channels that the model expects.
     pub channels: usize,
-    /// Patches of an image: L.
-    pub num_patches: usize,
+    /// Rows and columns of patches.
+    pub grid: (usize, usize),
+    /// The share of them that is removed, and how.
+    pub masking: (f64, MaskStrategy),
     /// The run's seed.
     pub seed: u64,
     /// What to do about a bad image.
@@ -156,7 +158,8 @@ impl BatchMaker {
             batch.pixels.extend(pixels);
             // Noise goes by the place's own sample, so that a substitute gets a mask of its own.
             let noise = Stream::new(self.seed, "mask", epoch, sample);
-            batch.noise.extend((0..self.num_patches as u64).map(|patch| noise.uniform(patch)));
+            let (ratio, strategy) = self.masking;
+            batch.noise.extend(strategy.noise(self.grid, ratio, &noise));
         }
         if batch.samples.is_empty() {
             let (sample, tried) = (order.get(first), batch.bad.len() as u64);

@@ -7,7 +7,7 @@ use vitmae_image::{Filter, PerChannel, RandomResizedCrop, Size, VitImageProcesso
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::ops::Precision;
 
-use crate::data::{Augmentation, BatchPlan, Dataset, OnBadSample};
+use crate::data::{Augmentation, BatchPlan, Dataset, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
 use crate::{AdamWOptions, TrainerError};
 
@@ -43,6 +43,8 @@ pub struct RunConfig {
     pub crop_scale: (f64, f64),
     /// Whether half of the crops are mirrored.
     pub flip: bool,
+    /// How the removed patches of a training image lie to each other; evaluation always removes at random.
+    pub mask_strategy: MaskStrategy,
     /// Of the matrix products; everything else is f32.
     pub precision: Precision,
     /// Whether blocks run forward again in the backward pass to save memory; it changes no result.
@@ -120,6 +122,7 @@ impl RunConfig {
             processor,
             crop_scale: (0.2, 1.0),
             flip: true,
+            mask_strategy: MaskStrategy::Random,
             precision: Precision::F32,
             recompute: false,
             batch_size: 64,
@@ -226,7 +229,7 @@ impl RunConfig {
     /// compute the same, and a checkpoint resumes only under its own.
     pub fn identity(&self, dataset: &dyn Dataset) -> Value {
         let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
-        json!({
+        let mut identity = json!({
             "model": parsed(&self.model.to_json()),
             "processor": parsed(&self.processor.to_json()),
             "crop_scale": [self.crop_scale.0, self.crop_scale.1],
@@ -246,7 +249,12 @@ impl RunConfig {
             "on_bad_sample": format!("{:?}", self.on_bad_sample).to_lowercase(),
             "images": dataset.len(),
             "data": dataset.fingerprint(),
-        })
+        });
+        // Checkpoints from before there was a choice have no such key.
+        if self.mask_strategy != MaskStrategy::Random {
+            identity["masking"] = format!("{:?}", self.mask_strategy).to_lowercase().into();
+        }
+        identity
     }
 }
 

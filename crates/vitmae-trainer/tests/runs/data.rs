@@ -17,7 +17,8 @@ fn maker(count: usize, broken: &[usize], on_bad: OnBadSample) -> Arc<BatchMaker>
         plan: config.plan(count),
         augmentation: config.augmentation(),
         channels: 3,
-        num_patches: 16,
+        grid: (4, 4),
+        masking: (0.75, vitmae_trainer::data::MaskStrategy::Random),
         seed: 3,
         on_bad,
     })

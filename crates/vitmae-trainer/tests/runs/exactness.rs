@@ -63,6 +63,25 @@ fn stopping_again_and_again_changes_nothing() {
 }
 
 #[test]
+fn another_way_of_masking_is_another_run() {
+    use vitmae_trainer::data::MaskStrategy;
+    let random = tempfile::tempdir().unwrap();
+    let expected = run(&config(random.path()), None);
+    for mask_strategy in [MaskStrategy::Block, MaskStrategy::Grid] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = RunConfig { mask_strategy, ..config(folder.path()) };
+        let stopped = run(&config, Some(4));
+        assert_eq!(stopped.step, 4);
+        let found = run(&config, None);
+        assert_ne!(bits(&found.model), bits(&expected.model));
+        let other = RunConfig { mask_strategy: MaskStrategy::Random, ..config.clone() };
+        let error = crate::tiny::run_watched(&other, &crate::tiny::data(), None, &mut |_| {});
+        let message = error.err().unwrap().to_string();
+        assert!(message.contains("`masking`"), "{message}");
+    }
+}
+
+#[test]
 fn threads_and_workers_change_no_bit() {
     let mut all = Vec::new();
     for (threads, workers) in [(1, 1), (2, 2), (3, 3), (8, 1), (1, 5)] {
