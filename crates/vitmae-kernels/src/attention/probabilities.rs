@@ -91,6 +91,7 @@ fn probabilities_kernel<F: Float, N: Size>(
         sync_cube();
         products(&queries, &keys, &mut scores, fours, tiles);
         let key = first + 4 * lane(tiles);
+        let keys_here = min(4usize, max(tokens, key) - key);
         #[unroll]
         for i in 0..tiles.per_unit {
             let token = head.first + row(i, tiles);
@@ -98,7 +99,7 @@ fn probabilities_kernel<F: Float, N: Size>(
                 let at = head.row(token);
                 #[unroll]
                 for j in 0..4 {
-                    if key + j < tokens {
+                    if j < keys_here {
                         probabilities[at * tokens + key + j] =
                             (scores[4 * i + j] * scale - lse[at]).exp();
                     }
