@@ -195,6 +195,9 @@ impl Outcome {
         ] {
             let _ = writeln!(text, "| {name} | {:.2} % | {:.2} % |", 100.0 * a, 100.0 * b);
         }
+        text += "\nThe recipe is made for pre-trained weights: layer decay holds back the first blocks of a new network, and the \
+                 epochs are few for it. So the\nlast row says what pre-training is worth within one recipe, not the best that a \
+                 new network can do.\n";
         text += "\nMean loss of an epoch of pre-training, on normalised patches:\n\n";
         let step = self.losses.len().div_ceil(10).max(1);
         let shown = self

@@ -132,10 +132,12 @@ fn queries_kernel<F: Float, N: Size>(
         #[unroll]
         for i in 0..plan.per_unit() {
             let key = first + (column + i) * VECTOR;
-            let mut gradient = scores[row * SCORE_STRIDE + column + i];
+            // The noise first: it needs many registers for a moment.
+            let mut gradient = Four::new(1.0f32);
             if comptime!(dropout) {
-                gradient *= noise.keep_four(head.row(token), key, tokens);
+                gradient = noise.keep_four(head.row(token), key, tokens);
             }
+            gradient *= scores[row * SCORE_STRIDE + column + i];
             let mut weight = Four::new(0.0f32);
             #[unroll]
             for j in 0..VECTOR {
