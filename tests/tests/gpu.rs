@@ -1,6 +1,6 @@
 //! The GPU kernels against their f64 reference and their CPU twin: ragged shapes, poisoned outputs between
-//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed; it has neither plane operations nor
-//! matrix units, so those variants are compiled (`cargo xtask targets`) and not run. Tolerances follow the
+//! canaries. Runs on Mesa's software Vulkan, so that no GPU is needed, or on the device that `VITMAE_DEVICE` names. The software has
+//! neither plane operations nor matrix units, so those variants are compiled (`cargo xtask targets`) and not run on it. Tolerances follow the
 //! error model of `docs/numerics.md`.
 
 mod gpu {

@@ -21,7 +21,7 @@ const LR: f64 = 1e-4;
 /// Example: vitmae bench --model base --task pretrain --batch-size 32 --json
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// Model size: tiny, base, large, huge
+    /// Model size: tiny, tiny-32, base, large, huge
     #[arg(long, default_value = "base")]
     model: String,
     /// What to measure

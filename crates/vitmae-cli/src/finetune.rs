@@ -35,7 +35,7 @@ pub struct FinetuneArgs {
     /// Pre-trained model: a folder, a file of weights, or the output folder of a training
     #[arg(long, value_name = "DIR", visible_alias = "init", conflicts_with = "model")]
     finetune: Option<PathBuf>,
-    /// Model size for training from scratch: tiny, base, large, huge
+    /// Model size for training from scratch: tiny, tiny-32, base, large, huge
     #[arg(long)]
     model: Option<String>,
     /// Where checkpoints and logs go
@@ -105,7 +105,7 @@ pub struct FinetuneArgs {
     #[arg(long, default_value_t = 0.25)]
     reprob: f64,
     /// Smallest and largest share of an image that a crop covers
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.2, 1.0])]
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.08, 1.0])]
     crop_scale: Vec<f64>,
     /// Mirror no images, for pictures of which a mirror image is another thing, such as digits
     #[arg(long)]

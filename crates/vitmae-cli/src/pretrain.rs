@@ -37,7 +37,7 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "DIR", default_value = "output_dir")]
     output_dir: PathBuf,
 
-    /// Model size: tiny, base, large, huge or the original's names
+    /// Model size: tiny, tiny-32, base, large, huge or the original's names
     #[arg(long, default_value = "mae_vit_base_patch16", conflicts_with = "config")]
     model: String,
     /// Model sizes from a Hugging Face `config.json`

@@ -45,7 +45,7 @@ pub struct FinetuneConfig {
 
 impl FinetuneConfig {
     /// The original's defaults for a base model: β₂ 0.999, 50 epochs with 5 of warm-up, layer decay 0.75, drop path
-    /// 0.1, erasing 0.25, smoothing 0.1, the mean of the tokens.
+    /// 0.1, crops from 0.08 of an image on (timm's `create_transform`), erasing 0.25, smoothing 0.1, the mean of the tokens.
     ///
     /// Source: `main_finetune.py` of facebookresearch/mae, by name and value only. Its RandAugment is not here.
     pub fn new(run: RunConfig, classes: Classes, evaluation_labels: Vec<usize>) -> Self {
@@ -54,6 +54,7 @@ impl FinetuneConfig {
             warmup_epochs: 5.0,
             blr: 1e-3,
             min_lr: 1e-6,
+            crop_scale: (0.08, 1.0),
             save_every_epochs: 1,
             ..run
         };

@@ -71,6 +71,12 @@ pub(crate) fn rounds_freely(dtype: Dtype) -> bool {
     dtype != Dtype::F32 && client().name().contains("spirv")
 }
 
+/// Says what a test does not check of a device that [`rounds_freely`].
+#[allow(clippy::print_stdout, reason = "a test that skips something says so")]
+pub(crate) fn left_out(what: &str, dtype: Dtype) {
+    println!("not checked on this device, which rounds as it pleases: {what} in {dtype}");
+}
+
 /// Whether attention in `dtype` goes to matrix units, if the head's width suits.
 pub(crate) fn matrix_units(dtype: Dtype) -> bool {
     Capabilities::of(&client()).cmma.iter().any(|config| config.a_type == dtype.elem())
