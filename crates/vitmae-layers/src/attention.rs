@@ -1,7 +1,7 @@
 //! Multi-head self-attention with its projections and the residual around it.
 
 use vitmae_tensor::ops::{self, Attended, Dropout};
-use vitmae_tensor::{Tensor, TensorError};
+use vitmae_tensor::{Indices, Tensor, TensorError};
 
 use crate::{BranchDropout, LayerNorm, LayerNormCache, Linear, Param};
 
@@ -21,16 +21,18 @@ pub struct Attention {
 pub struct AttentionCache {
     qkv: Tensor, // [B, N, 3·D]
     attended: Attended,
+    rows: Option<Indices>,
     heads: usize,
     probabilities_dropout: Option<Dropout>,
     output_dropout: BranchDropout,
 }
 
 impl Attention {
-    /// `y` and the norm of it with which the other half of a block begins: `(y, norm(y), …)`.
+    /// `y` and the norm of it with which the other half of a block begins: `(y, norm(y), …)`. With `rows` each
+    /// token is still attended to, but only these tokens get an output.
     ///
     /// # Shapes
-    /// `x, residual: [B, N, D]` → the same
+    /// `x: [B, N, D]` → the same, or `[B, K, D]` for `rows: [B, K]`, of which `residual` has the shape too
     ///
     /// # Errors
     /// [`TensorError`] if a shape does not fit.
@@ -38,13 +40,14 @@ impl Attention {
         &self,
         x: &Tensor,
         residual: &Tensor,
+        rows: Option<&Indices>,
         norm: &LayerNorm,
         probabilities_dropout: Option<Dropout>,
         output_dropout: BranchDropout,
     ) -> Result<(Tensor, Tensor, AttentionCache, LayerNormCache), TensorError> {
         let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
         let attended = ops::attention(&qkv, self.heads, probabilities_dropout.as_ref())?;
-        let mixed = &attended.out; // [B, N, D]
+        let mixed = &chosen(&attended.out, rows)?; // [B, N, D] or [B, K, D]
         let (y, normed, of_norm) = if output_dropout.is_none() {
             norm.forward_sum(&self.projection, mixed, residual)?
         } else {
@@ -52,8 +55,14 @@ impl Attention {
             let (normed, of_norm) = norm.forward(y.clone())?;
             (y, normed, of_norm)
         };
-        let heads = self.heads;
-        let cache = AttentionCache { qkv, attended, heads, probabilities_dropout, output_dropout };
+        let cache = AttentionCache {
+            qkv,
+            attended,
+            rows: rows.cloned(),
+            heads: self.heads,
+            probabilities_dropout,
+            output_dropout,
+        };
         Ok((y, normed, cache, of_norm))
     }
 
@@ -68,8 +77,11 @@ impl Attention {
         x: &Tensor,
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
-        let mixed = &cache.attended.out;
-        let dmixed = self.projection.backward(mixed, &cache.output_dropout.backward(dy)?)?;
+        let mixed = &chosen(&cache.attended.out, cache.rows.as_ref())?;
+        let mut dmixed = self.projection.backward(mixed, &cache.output_dropout.backward(dy)?)?;
+        if let Some(rows) = &cache.rows {
+            dmixed = ops::gather_backward(&dmixed, rows, x.shape()[1])?;
+        }
         let dropout = cache.probabilities_dropout.as_ref();
         let dqkv =
             ops::attention_backward(&dmixed, &cache.qkv, &cache.attended, self.heads, dropout)?;
@@ -96,4 +108,9 @@ impl AttentionCache {
     pub fn probabilities(&self) -> Result<Tensor, TensorError> {
         ops::attention_probabilities(&self.qkv, &self.attended.lse, self.heads)
     }
+}
+
+/// Some rows of each image, or all.
+pub(crate) fn chosen(x: &Tensor, rows: Option<&Indices>) -> Result<Tensor, TensorError> {
+    rows.map_or_else(|| Ok(x.clone()), |rows| ops::gather(x, rows))
 }

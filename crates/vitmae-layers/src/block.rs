@@ -1,7 +1,8 @@
 //! One pre-norm transformer block.
 
-use vitmae_tensor::{Tensor, TensorError};
+use vitmae_tensor::{Indices, Tensor, TensorError, ops};
 
+use crate::attention::chosen;
 use crate::{
     Attention, AttentionCache, BlockDropout, LayerNorm, LayerNormCache, Mlp, MlpCache, Param,
 };
@@ -29,25 +30,35 @@ pub struct BlockCache {
     attention: AttentionCache,
     norm2: LayerNormCache,
     mlp: MlpCache,
+    rows: Option<Indices>,
 }
 
 impl Block {
-    /// `[B, N, D]` → the same.
+    /// `[B, N, D]` → the same, or `[B, K, D]` for `rows: [B, K]`: the outputs of these tokens alone, which
+    /// attend to all the same. The others' are not computed.
     ///
     /// # Errors
-    /// [`TensorError`] if the width of `x` is not `D`.
+    /// [`TensorError`] if the width of `x` is not `D`, or if `rows` names a token that there is not.
     pub fn forward(
         &self,
         x: Tensor,
+        rows: Option<&Indices>,
         dropout: &BlockDropout,
     ) -> Result<(Tensor, BlockCache), TensorError> {
-        let (normed, norm1) = self.norm1.forward(x.clone())?;
+        let residual = chosen(&x, rows)?;
+        let (normed, norm1) = self.norm1.forward(x)?;
         let BlockDropout { probabilities, projection, mlp } = *dropout;
-        let (a, normed, attention, norm2) =
-            self.attention.forward(&normed, &x, &self.norm2, probabilities, projection)?;
-        drop(x);
+        let (a, normed, attention, norm2) = self.attention.forward(
+            &normed,
+            &residual,
+            rows,
+            &self.norm2,
+            probabilities,
+            projection,
+        )?;
+        drop(residual);
         let (y, mlp) = self.mlp.forward(&normed, &a, mlp)?;
-        Ok((y, BlockCache { norm1, attention, norm2, mlp }))
+        Ok((y, BlockCache { norm1, attention, norm2, mlp, rows: rows.cloned() }))
     }
 
     /// Returns `dx` and adds to the gradients.
@@ -57,10 +68,13 @@ impl Block {
     pub fn backward(&mut self, cache: BlockCache, dy: Tensor) -> Result<Tensor, TensorError> {
         let normed = self.norm2.again(&cache.norm2)?;
         let dnormed = self.mlp.backward(cache.mlp, &normed, &dy)?;
-        let da = self.norm2.backward(cache.norm2, &dnormed, Some(&dy))?;
+        let mut da = self.norm2.backward(cache.norm2, &dnormed, Some(&dy))?;
         drop((normed, dnormed, dy));
         let normed = self.norm1.again(&cache.norm1)?;
         let dnormed = self.attention.backward(cache.attention, &normed, &da)?;
+        if let Some(rows) = &cache.rows {
+            da = ops::gather_backward(&da, rows, normed.shape()[1])?;
+        }
         drop(normed);
         self.norm1.backward(cache.norm1, &dnormed, Some(&da))
     }

@@ -1,8 +1,9 @@
 //! A stack of blocks and the norm behind it: the body of the encoder and of the decoder.
 
-use vitmae_tensor::Tensor;
 use vitmae_tensor::ops::Activation;
+use vitmae_tensor::{Indices, Tensor};
 
+use crate::attention::chosen;
 use crate::{
     Attention, Block, BlockCache, BlockDropout, LayerError, LayerNorm, LayerNormCache, Linear,
     MakeParam, Mlp, Param,
@@ -21,7 +22,7 @@ pub struct Transformer {
 /// Sizes of a [`Transformer`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes {
-    /// Number of blocks.
+    /// Number of blocks, at least 1.
     pub layers: usize,
     /// D
     pub width: usize,
@@ -43,6 +44,7 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct TransformerCache {
     blocks: Vec<Kept>,
+    rows: Option<Indices>,
     norm: Option<LayerNormCache>,
 }
 
@@ -71,7 +73,11 @@ impl Transformer {
     ///
     /// # Errors
     /// The first error of `param`.
+    ///
+    /// # Panics
+    /// If there is no block.
     pub fn build<E>(name: &str, sizes: Sizes, param: &mut MakeParam<'_, E>) -> Result<Self, E> {
+        assert!(sizes.layers > 0, "transformer {name}: no block");
         let Sizes { width: d, inner, heads, activation, qkv_bias, eps, .. } = sizes;
         let mut blocks = Vec::with_capacity(sizes.layers);
         for index in 0..sizes.layers {
@@ -94,13 +100,15 @@ impl Transformer {
         Ok(Self { blocks, norm, name: name.to_owned() })
     }
 
-    /// `[B, N, D]` → the same, and what is asked for on the way; keeps nothing for a backward pass.
+    /// `[B, N, D]` → the same, or `[B, K, D]` for `rows: [B, K]`, and what is asked for on the way; keeps nothing for a
+    /// backward pass.
     ///
     /// # Errors
-    /// [`LayerError`] if the width of `x` is not `D`.
+    /// [`LayerError`] if the width of `x` is not `D`, or if `rows` names a token that there is not.
     pub fn infer(
         &self,
         mut x: Tensor,
+        rows: Option<&Indices>,
         hidden_states: bool,
         attentions: bool,
     ) -> Result<(Tensor, Trace), LayerError> {
@@ -111,7 +119,9 @@ impl Transformer {
         for (index, block) in self.blocks.iter().enumerate() {
             let name = self.block_name(index);
             let at = |source| LayerError { layer: name.clone(), source };
-            let (y, cache) = block.forward(x, &BlockDropout::default()).map_err(at)?;
+            // Whoever looks inside sees every token.
+            let rows = if hidden_states { None } else { self.rows_of(index, rows) };
+            let (y, cache) = block.forward(x, rows, &BlockDropout::default()).map_err(at)?;
             if let Some(states) = &mut trace.hidden_states {
                 states.push(y.clone());
             }
@@ -120,20 +130,25 @@ impl Transformer {
             }
             x = y;
         }
+        if hidden_states {
+            x = chosen(&x, rows).map_err(LayerError::at(&self.name))?;
+        }
         if let Some(norm) = &self.norm {
             x = norm.forward(x).map_err(LayerError::at(&self.norm_name()))?.0;
         }
         Ok((x, trace))
     }
 
-    /// `[B, N, D]` → the same, with the dropout of each block by its index. With `recompute` a block keeps its
-    /// input alone, D values a token instead of 10·D, and runs forward again in the backward pass.
+    /// `[B, N, D]` → the same, or `[B, K, D]` for `rows: [B, K]`, with the dropout of each block by its index. With
+    /// `recompute` a block keeps its input alone, D values a token instead of 10·D, and runs forward again in the
+    /// backward pass.
     ///
     /// # Errors
-    /// [`LayerError`] if the width of `x` is not `D`.
+    /// As [`infer`](Self::infer).
     pub fn forward(
         &self,
         mut x: Tensor,
+        rows: Option<&Indices>,
         dropout: impl Fn(usize) -> BlockDropout,
         recompute: bool,
     ) -> Result<(Tensor, TransformerCache), LayerError> {
@@ -142,14 +157,16 @@ impl Transformer {
             let name = self.block_name(index);
             let dropout = dropout(index);
             let input = recompute.then(|| x.clone());
-            let (y, cache) = block.forward(x, &dropout).map_err(LayerError::at(&name))?;
+            let (y, cache) = block
+                .forward(x, self.rows_of(index, rows), &dropout)
+                .map_err(LayerError::at(&name))?;
             blocks.push(match input {
                 Some(input) => Kept::Input(input, dropout),
                 None => Kept::Cache(cache),
             });
             x = y;
         }
-        let mut cache = TransformerCache { blocks, norm: None };
+        let mut cache = TransformerCache { blocks, rows: rows.cloned(), norm: None };
         if let Some(norm) = &self.norm {
             let (y, kept) = norm.forward(x).map_err(LayerError::at(&self.norm_name()))?;
             cache.norm = Some(kept);
@@ -171,13 +188,15 @@ impl Transformer {
             _ => dy.clone(),
         };
         drop(dy);
+        let last = self.blocks.len().saturating_sub(1);
         let names: Vec<String> = (0..self.blocks.len()).map(|i| self.block_name(i)).collect();
-        let blocks = self.blocks.iter_mut().zip(cache.blocks).zip(&names);
-        for ((block, kept), name) in blocks.rev() {
+        let blocks = self.blocks.iter_mut().zip(cache.blocks).zip(&names).enumerate();
+        for (index, ((block, kept), name)) in blocks.rev() {
             let cache = match kept {
                 Kept::Cache(cache) => cache,
                 Kept::Input(x, dropout) => {
-                    block.forward(x, &dropout).map_err(LayerError::at(name))?.1
+                    let rows = cache.rows.as_ref().filter(|_| index == last);
+                    block.forward(x, rows, &dropout).map_err(LayerError::at(name))?.1
                 }
             };
             dx = block.backward(cache, dx).map_err(LayerError::at(name))?;
@@ -203,6 +222,11 @@ impl Transformer {
             let Attention { qkv, projection, .. } = &mut block.attention;
             [qkv, projection, &mut block.mlp.fc1, &mut block.mlp.fc2]
         })
+    }
+
+    /// Rows of the stack's output are those of its last block.
+    fn rows_of<'a>(&self, index: usize, rows: Option<&'a Indices>) -> Option<&'a Indices> {
+        rows.filter(|_| index + 1 == self.blocks.len())
     }
 
     fn block_name(&self, index: usize) -> String {

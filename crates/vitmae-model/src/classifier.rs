@@ -111,7 +111,8 @@ impl VitForImageClassification {
         options: &ForwardOptions,
     ) -> Result<VitForImageClassificationOutput, ModelError> {
         let masking = self.all_patches(pixels, options)?;
-        let encoded = self.vit.forward(pixels, &masking, options)?;
+        let rows = self.rows(masking.batch)?;
+        let encoded = self.vit.forward_rows(pixels, &masking, rows.as_ref(), options)?;
         let (logits, _) = self.head(encoded.last_hidden_state)?;
         let loss = labels.map(|labels| {
             let problem = ProblemType::of(&self.config, labels)?;
@@ -138,7 +139,8 @@ impl VitForImageClassification {
     ) -> Result<Tensor, ModelError> {
         let masking = self.all_patches(pixels, &options.forward)?;
         let problem = ProblemType::of(&self.config, labels)?;
-        let (x, encoder) = self.vit.forward_cached(pixels, &masking, options)?;
+        let rows = self.rows(masking.batch)?;
+        let (x, encoder) = self.vit.forward_cached(pixels, &masking, rows.as_ref(), options)?;
         let (logits, head) = self.head(x)?;
         let loss = problem.loss(&logits, labels)?;
 
@@ -148,14 +150,19 @@ impl VitForImageClassification {
         Ok(loss)
     }
 
-    /// From tokens `[B, 1 + L, D]` to scores `[B, classes]`.
+    /// The tokens that the head reads, where that is the class token alone.
+    fn rows(&self, batch: usize) -> Result<Option<Indices>, TensorError> {
+        let first = || Indices::from_slice(self.vit.device(), &[batch, 1], &vec![0; batch]);
+        self.fc_norm.is_none().then(first).transpose()
+    }
+
+    /// From tokens, `[B, 1, D]` or `[B, 1 + L, D]`, to scores `[B, classes]`.
     fn head(&self, x: Tensor) -> Result<(Tensor, HeadCache), ModelError> {
         let tokens = x.shape()[1];
         let (features, fc_norm) = match &self.fc_norm {
             None => {
                 let (batch, width) = (x.shape()[0], x.shape()[2]);
-                let first = first_rows(batch, self.vit.device())?;
-                (ops::gather(&x, &first)?.reshape(&[batch, width])?, None)
+                (x.reshape(&[batch, width])?, None)
             }
             Some(norm) => {
                 let (features, cache) = norm.forward(ops::mean_tokens(&x, 1)?)?;
@@ -166,7 +173,7 @@ impl VitForImageClassification {
         Ok((logits, HeadCache { tokens, fc_norm, features }))
     }
 
-    /// `[B, 1 + L, D]` for the gradient of the scores.
+    /// The gradient of the tokens for that of the scores.
     fn head_backward(&mut self, cache: HeadCache, dlogits: &Tensor) -> Result<Tensor, ModelError> {
         let dfeatures = self.classifier.backward(&cache.features, dlogits)?; // [B, D]
         match (&mut self.fc_norm, cache.fc_norm) {
@@ -178,9 +185,7 @@ impl VitForImageClassification {
                 let &[batch, width] = dfeatures.shape() else {
                     unreachable!("the gradient of a matrix is a matrix")
                 };
-                let first = first_rows(batch, self.vit.device())?;
-                let drows = dfeatures.reshape(&[batch, 1, width])?;
-                Ok(ops::gather_backward(&drows, &first, cache.tokens)?)
+                Ok(dfeatures.reshape(&[batch, 1, width])?)
             }
         }
     }
@@ -229,9 +234,4 @@ impl VitForImageClassification {
     pub fn zero_grad(&mut self) {
         self.parameters_mut().into_iter().for_each(|parameter| parameter.grad = None);
     }
-}
-
-/// Row 0 of each image.
-fn first_rows(batch: usize, device: &Device) -> Result<Indices, ModelError> {
-    Ok(Indices::from_slice(device, &[batch, 1], &vec![0; batch])?)
 }

@@ -41,8 +41,8 @@ pub(crate) struct DecoderCache {
     ids_restore: Indices,
     kept: usize,
     transformer: TransformerCache,
-    patches: Indices,
-    rows: Tensor,
+    /// The last hidden state of the removed patches, `[B, R, E]`.
+    removed: Tensor,
 }
 
 impl VitMaeDecoder {
@@ -86,14 +86,15 @@ impl VitMaeDecoder {
         let visible = self.embed.forward(&latent)?; // [B, 1 + K, E]
         let ids_restore = masking.restore(self.device())?;
         let x = self.assemble(&visible, &ids_restore, resampling)?; // [B, 1 + L, E]
-        let (x, trace) = self.transformer.infer(x, hidden_states, attentions)?;
         let patches = patch_rows(masking, self.device())?;
-        let logits = self.prediction.forward(&ops::gather(&x, &patches)?)?; // [B, L, PH·PW·C]
+        let (x, trace) = self.transformer.infer(x, Some(&patches), hidden_states, attentions)?;
+        let logits = self.prediction.forward(&x)?; // [B, L, PH·PW·C]
         let (hidden_states, attentions) = (trace.hidden_states, trace.attentions);
         Ok(VitMaeDecoderOutput { logits, hidden_states, attentions })
     }
 
-    /// As [`forward`](Self::forward), keeping what the backward pass needs.
+    /// As [`forward`](Self::forward), keeping what the backward pass needs, for the removed patches alone:
+    /// `[B, R, PH·PW·C]` in grid order. No loss asks for the others.
     pub(crate) fn forward_cached(
         &self,
         latent: Tensor,
@@ -106,33 +107,29 @@ impl VitMaeDecoder {
         let ids_restore = masking.restore(self.device())?;
         let x = self.assemble(&visible, &ids_restore, resampling)?;
         drop(visible);
-        let (x, transformer) = self.transformer.forward(
+        let rows = masking.ids_removed(self.device(), 1)?; // behind the class token
+        let (removed, transformer) = self.transformer.forward(
             x,
+            Some(&rows),
             options.dropout_of(config, "decoder", config.decoder_num_hidden_layers),
             options.recompute,
         )?;
-        let patches = patch_rows(masking, self.device())?;
-        let rows = ops::gather(&x, &patches)?;
-        drop(x);
-        let logits = self.prediction.forward(&rows)?;
+        let logits = self.prediction.forward(&removed)?;
         let kept = masking.len_keep;
-        let cache = DecoderCache { latent, ids_restore, kept, transformer, patches, rows };
+        let cache = DecoderCache { latent, ids_restore, kept, transformer, removed };
         Ok((logits, cache))
     }
 
     /// Returns the gradient of the latent and adds to those of the parameters, for
-    /// `dlogits: [B, L, PH·PW·C]`.
+    /// `dlogits: [B, R, PH·PW·C]`.
     pub(crate) fn backward(
         &mut self,
         cache: DecoderCache,
         dlogits: Tensor,
     ) -> Result<Tensor, ModelError> {
-        let drows = self.prediction.backward(&cache.rows, &dlogits)?;
-        drop((dlogits, cache.rows));
-        let tokens = 1 + cache.ids_restore.shape()[1];
-        let dx = ops::gather_backward(&drows, &cache.patches, tokens)?; // [B, 1 + L, E]
-        drop(drows);
-        let dx = self.transformer.backward(cache.transformer, dx)?;
+        let dremoved = self.prediction.backward(&cache.removed, &dlogits)?;
+        drop((dlogits, cache.removed));
+        let dx = self.transformer.backward(cache.transformer, dremoved)?; // [B, 1 + L, E]
         let (ids, kept) = (&cache.ids_restore, cache.kept);
         ops::decoder_assembly_backward_mask_token(&dx, ids, kept, &mut self.mask_token.grad)?;
         let dvisible = ops::decoder_assembly_backward_visible(&dx, ids, kept)?;

@@ -49,7 +49,7 @@ pub struct VitMaeModelOutput {
 
 /// What the backward pass needs.
 pub(crate) struct EncoderCache {
-    rows: Tensor, // [B, K, C·PH·PW]
+    pixel_rows: Tensor, // [B, K, C·PH·PW]
     transformer: TransformerCache,
     ids_keep: Indices,
     resampling: Resampling,
@@ -134,12 +134,23 @@ impl VitMaeModel {
         masking: &Masking,
         options: &ForwardOptions,
     ) -> Result<VitMaeModelOutput, ModelError> {
+        self.forward_rows(pixels, masking, None, options)
+    }
+
+    /// As [`forward`](Self::forward), but the last hidden state of some tokens alone, `[B, R, D]` for `rows: [B, R]`.
+    pub(crate) fn forward_rows(
+        &self,
+        pixels: &Tensor,
+        masking: &Masking,
+        rows: Option<&Indices>,
+        options: &ForwardOptions,
+    ) -> Result<VitMaeModelOutput, ModelError> {
         let images = self.images(pixels, options.interpolate_pos_encoding)?;
         let resampling = self.resampling(images, options)?;
         let ids_keep = self.ids_keep(masking, images)?;
         let (x, _) = self.embed(pixels, &ids_keep, &resampling)?; // [B, 1 + K, D]
         let (states, attentions) = (options.output_hidden_states, options.output_attentions);
-        let (last_hidden_state, trace) = self.transformer.infer(x, states, attentions)?;
+        let (last_hidden_state, trace) = self.transformer.infer(x, rows, states, attentions)?;
         Ok(VitMaeModelOutput {
             last_hidden_state,
             mask: masking.mask.clone(),
@@ -162,31 +173,36 @@ impl VitMaeModel {
         Ok(self.forward(pixels, &masking, &options)?.last_hidden_state)
     }
 
-    /// As [`forward`](Self::forward), keeping what the backward pass needs.
+    /// As [`forward_rows`](Self::forward_rows), keeping what the backward pass needs.
     pub(crate) fn forward_cached(
         &self,
         pixels: &Tensor,
         masking: &Masking,
+        rows: Option<&Indices>,
         options: &TrainOptions,
     ) -> Result<(Tensor, EncoderCache), ModelError> {
         let images = self.images(pixels, options.forward.interpolate_pos_encoding)?;
         let resampling = self.resampling(images, &options.forward)?;
         let ids_keep = self.ids_keep(masking, images)?;
-        let (mut x, rows) = self.embed(pixels, &ids_keep, &resampling)?;
+        let (mut x, pixel_rows) = self.embed(pixels, &ids_keep, &resampling)?;
         let dropout = self.dropout_of_embeddings(options);
         if let Some(dropout) = &dropout {
             x = ops::dropout(&x, None, dropout)?;
         }
         let (y, transformer) = self.transformer.forward(
             x,
+            rows,
             options.dropout_of(&self.config, "vit", self.config.num_hidden_layers),
             options.recompute,
         )?;
         let num_patches = masking.num_patches;
-        Ok((y, EncoderCache { rows, transformer, ids_keep, resampling, dropout, num_patches }))
+        Ok((
+            y,
+            EncoderCache { pixel_rows, transformer, ids_keep, resampling, dropout, num_patches },
+        ))
     }
 
-    /// Adds to the gradients for `dy: [B, 1 + K, D]`.
+    /// Adds to the gradients for `dy: [B, 1 + K, D]`, or of the rows that were asked for.
     pub(crate) fn backward(&mut self, cache: EncoderCache, dy: Tensor) -> Result<(), ModelError> {
         let mut dx = self.transformer.backward(cache.transformer, dy)?;
         if let Some(dropout) = &cache.dropout {
@@ -207,7 +223,7 @@ impl VitMaeModel {
             }
         }
         let dtokens = ops::encoder_assembly_backward_tokens(&dx)?;
-        self.patch_embedding.backward_parameters(&cache.rows, &dtokens)?;
+        self.patch_embedding.backward_parameters(&cache.pixel_rows, &dtokens)?;
         Ok(())
     }
 

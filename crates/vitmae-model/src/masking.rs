@@ -166,6 +166,14 @@ impl Masking {
         Indices::from_slice(device, &[self.batch, self.num_patches], &self.ids_restore)
     }
 
+    /// Removed patches of each image in grid order, `[B, L − K]`, the first patch of an image being number `first`.
+    pub(crate) fn ids_removed(&self, device: &Device, first: u32) -> Result<Indices, TensorError> {
+        let removed = self.mask.iter().enumerate().filter(|&(_, &mask)| mask == 1.0);
+        let patch = |(index, _)| first + (index % self.num_patches) as u32;
+        let ids: Vec<u32> = removed.map(patch).collect();
+        Indices::from_slice(device, &[self.batch, self.num_patches - self.len_keep], &ids)
+    }
+
     pub(crate) fn removed(&self, device: &Device) -> Result<Tensor, TensorError> {
         Tensor::from_slice(device, &[self.batch, self.num_patches], &self.mask)
     }

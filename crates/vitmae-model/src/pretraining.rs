@@ -95,7 +95,8 @@ impl VitMaeForPreTraining {
         let traced = (options.output_hidden_states, options.output_attentions);
         let decoded = self.decoder.forward(latent, masking, &resampling, traced)?;
         let loss = if masking.removes_any() {
-            let (patches, mask) = self.target(pixels, masking)?;
+            let patches = ops::patchify(pixels, self.config.patch_size)?;
+            let mask = masking.removed(self.device())?;
             let kind = self.target_kind(options.numerics_of(&self.config)?);
             Some(ops::loss(&decoded.logits, &patches, &mask, kind)?.item()?)
         } else {
@@ -136,10 +137,15 @@ impl VitMaeForPreTraining {
         let resampling = self.decoder_resampling(images, &options.forward)?;
         let kind = self.target_kind(options.forward.numerics_of(&self.config)?);
 
-        let (latent, encoder) = self.vit.forward_cached(pixels, masking, options)?;
+        let (latent, encoder) = self.vit.forward_cached(pixels, masking, None, options)?;
         let (logits, decoder) =
             self.decoder.forward_cached(latent, masking, &resampling, &self.config, options)?;
-        let (patches, mask) = self.target(pixels, masking)?;
+        // What is predicted of kept patches has no part in the loss, so it is not predicted.
+        let patches = ops::patchify(pixels, self.config.patch_size)?;
+        let patches = ops::gather(&patches, &masking.ids_removed(self.device(), 0)?)?;
+        let removed = &patches.shape()[..2];
+        let ones = vec![1.0; removed.iter().product()];
+        let mask = Tensor::from_slice(self.device(), removed, &ones)?;
         let loss = ops::loss(&logits, &patches, &mask, kind)?;
 
         let dlogits = ops::loss_backward(&logits, &patches, &mask, kind, options.loss_scale)?;
@@ -147,12 +153,6 @@ impl VitMaeForPreTraining {
         let dlatent = self.decoder.backward(decoder, dlogits)?;
         self.vit.backward(encoder, dlatent)?;
         Ok(loss)
-    }
-
-    /// Target rows `[B, L, PH·PW·C]` and the mask `[B, L]`.
-    fn target(&self, pixels: &Tensor, masking: &Masking) -> Result<(Tensor, Tensor), ModelError> {
-        let patches = ops::patchify(pixels, self.config.patch_size)?;
-        Ok((patches, masking.removed(self.device())?))
     }
 
     fn target_kind(&self, numerics: Numerics) -> Target {
