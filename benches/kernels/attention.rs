@@ -1,6 +1,7 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, flop};
+use vitmae_benches::{Rate, bench as add, bf16_flop, flop};
 use vitmae_cpu::attention::{self, Shape};
+use vitmae_cpu::gemm::Precision;
 use vitmae_testing::draws::Draws;
 
 pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
@@ -17,14 +18,19 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
         let (mut out, mut lse) = (vec![0.0; count], vec![0.0; batch * heads * tokens]);
         let mut dqkv = vec![0.0; 3 * count];
         let product = 2 * batch * heads * tokens * tokens * head_dim;
-        attention::forward(&qkv, None, shape, &mut out, &mut lse);
-        // Q·Kᵀ and P·V; going back also dP = dO·Vᵀ, dQ, dK, dV, and Q·Kᵀ once more.
-        let saved = (out.clone(), lse.clone());
-        add(criterion, "attention", &format!("{name} forward"), flop(2 * product), || {
-            attention::forward(&qkv, None, shape, &mut out, &mut lse);
-        });
-        add(criterion, "attention", &format!("{name} backward"), flop(5 * product), || {
-            attention::backward(&dout, &qkv, &saved.0, &saved.1, None, shape, &mut dqkv);
-        });
+        for (precision, suffix) in [(Precision::F32, ""), (Precision::Bf16, " bf16")] {
+            let work = if precision == Precision::F32 { flop } else { bf16_flop };
+            let id = |way: &str| format!("{name} {way}{suffix}");
+            attention::forward(precision, &qkv, None, shape, &mut out, &mut lse);
+            // Q·Kᵀ and P·V; going back also dP = dO·Vᵀ, dQ, dK, dV, and Q·Kᵀ once more.
+            let saved = (out.clone(), lse.clone());
+            add(criterion, "attention", &id("forward"), work(2 * product), || {
+                attention::forward(precision, &qkv, None, shape, &mut out, &mut lse);
+            });
+            add(criterion, "attention", &id("backward"), work(5 * product), || {
+                let (out, lse) = (&saved.0, &saved.1);
+                attention::backward(precision, &dout, &qkv, out, lse, None, shape, &mut dqkv);
+            });
+        }
     }
 }

@@ -15,7 +15,7 @@ mod backward;
 mod rows;
 
 use crate::dropout::Dropout;
-use crate::gemm::{self, MatRef, Tile, pack_b, small};
+use crate::gemm::{MatRef, Precision, Small};
 use crate::parallel::{self, SharedMut};
 use crate::scratch;
 use crate::simd;
@@ -26,6 +26,8 @@ use std::ops::Range;
 const BLOCK: usize = 8192;
 /// Fewest tiles of query rows in a block: the backward pass sums over its rows in one go.
 const BLOCK_TILES: usize = 4;
+/// Query rows of a block, about, where operands are packed: the second-level cache holds their scores.
+const PACKED_BLOCK: usize = 128;
 
 /// Sizes of an attention; the width D is `heads · head_dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ impl Shape {
 
 /// Attention of every token to every token; `lse` is what [`backward()`] needs beside the output.
 ///
+/// With [`Precision::Bf16`] the factors of every product are rounded; scores, softmax and sums are f32.
+///
 /// Probability (b, a, i, j) has the dropout index ((b·A + a)·N + i)·N + j.
 ///
 /// # Shapes
@@ -67,6 +71,7 @@ impl Shape {
 /// # Panics
 /// If a length does not fit `shape`.
 pub fn forward(
+    precision: Precision,
     qkv: &[f32],
     dropout: Option<&Dropout>,
     shape: Shape,
@@ -76,28 +81,37 @@ pub fn forward(
     assert_eq!(out.len(), shape.len(), "attention: out");
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
-    for_each_head(qkv, dropout, shape, |head| forward_head(head, out, lse));
+    for_each_head(precision, qkv, dropout, shape, |head| forward_head(head, out, lse));
 }
 
-/// The probabilities of [`forward`] before dropout, for display and analysis.
+/// The probabilities of [`forward`] in the same precision, before dropout, for display and analysis.
 ///
 /// # Shapes
 /// `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `probabilities: [B, A, N, N]`
 ///
 /// # Panics
 /// If a length does not fit `shape`.
-pub fn probabilities(qkv: &[f32], lse: &[f32], shape: Shape, probabilities: &mut [f32]) {
+pub fn probabilities(
+    precision: Precision,
+    qkv: &[f32],
+    lse: &[f32],
+    shape: Shape,
+    probabilities: &mut [f32],
+) {
     let tokens = shape.tokens;
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
     assert_eq!(probabilities.len(), shape.rows() * tokens, "attention: probabilities");
     let out = SharedMut::new(probabilities);
-    for_each_head(qkv, None, shape, |head| {
-        let lens = [head.ld * shape.head_dim, head.block * shape.head_dim, head.block * head.ld];
+    for_each_head(precision, qkv, None, shape, |head| {
+        let Head { small, block, ld, .. } = *head;
+        let d = shape.head_dim;
+        let lens =
+            [small.packed_len(d, tokens), block * d, block * ld, small.scratch_len(block, d)];
         let mut memory = scratch::take(scratch::total(lens));
-        let [keys, queries, scores] = scratch::split(&mut memory, lens);
-        pack_b(head.tile, &head.part(1).transposed(), 0, shape.head_dim, 0, tokens, keys);
+        let [keys, queries, scores, packed] = scratch::split(&mut memory, lens);
+        small.pack(&head.part(1).transposed(), keys);
         for block in head.blocks() {
-            let scores = head.scores(block.clone(), queries, keys, scores);
+            let scores = head.scores(block.clone(), queries, keys, scores, packed);
             rows::probabilities(scores, head.ld, head.scale, &lse[head.row(block.start)..]);
             for (i, scores) in block.zip(scores.chunks_exact(head.ld)) {
                 // SAFETY: each task owns the rows of its head.
@@ -110,6 +124,7 @@ pub fn probabilities(qkv: &[f32], lse: &[f32], shape: Shape, probabilities: &mut
 
 /// Runs `task` for every head of every image.
 fn for_each_head(
+    precision: Precision,
     qkv: &[f32],
     dropout: Option<&Dropout>,
     shape: Shape,
@@ -117,26 +132,35 @@ fn for_each_head(
 ) {
     assert_eq!(qkv.len(), 3 * shape.len(), "attention: qkv");
     if shape.len() > 0 {
-        let tile = gemm::tile();
+        let small = Small::of(precision);
         let heads = shape.batch * shape.heads;
-        parallel::for_each(heads, |index| task(&Head::new(tile, qkv, dropout, shape, index)));
+        parallel::for_each(heads, |index| task(&Head::new(small, qkv, dropout, shape, index)));
     }
 }
 
 fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
     let Shape { tokens, head_dim, .. } = head.shape;
-    let Head { tile, block, ld, width, .. } = *head;
+    let Head { small, block, ld, width, .. } = *head;
     let kept = if head.dropout.is_some() { block * ld } else { 0 };
-    let lens =
-        [ld * head_dim, width * tokens, block * head_dim, block * ld, block * width, block, kept];
+    let lens = [
+        small.packed_len(head_dim, tokens),
+        small.packed_len(tokens, head_dim),
+        block * head_dim,
+        block * ld,
+        block * width,
+        block,
+        kept,
+        small.scratch_len(block, head_dim.max(tokens)),
+    ];
     let mut memory = scratch::take(scratch::total(lens));
-    let [keys, values, queries, scores, product, inverse, keep] = scratch::split(&mut memory, lens);
-    pack_b(tile, &head.part(1).transposed(), 0, head_dim, 0, tokens, keys);
-    pack_b(tile, &head.part(2), 0, tokens, 0, head_dim, values);
+    let [keys, values, queries, scores, product, inverse, keep, packed] =
+        scratch::split(&mut memory, lens);
+    small.pack(&head.part(1).transposed(), keys);
+    small.pack(&head.part(2), values);
 
     for block in head.blocks() {
         head.prefetch_next(block.clone());
-        let scores = head.scores(block.clone(), queries, keys, scores);
+        let scores = head.scores(block.clone(), queries, keys, scores, packed);
         let inverse = &mut inverse[..block.len()];
         // SAFETY: each task owns the rows of its head.
         let lse = unsafe { lse.slice(head.row(block.start), block.len()) };
@@ -146,7 +170,7 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
         }
 
         let weights = MatRef::strided(scores, block.len(), tokens, ld, 1);
-        small(tile, weights, values, width, product, false);
+        small.multiply(weights, values, width, product, false, packed);
         for ((i, product), inverse) in block.zip(product.chunks_exact(width)).zip(inverse) {
             // SAFETY: each task owns the columns of its head.
             let out = unsafe { out.slice(head.output(i), head_dim) };
@@ -157,7 +181,7 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
 
 /// One head of one image, and how its work is cut.
 struct Head<'a> {
-    tile: &'static Tile,
+    small: Small,
     qkv: &'a [f32],
     dropout: Option<&'a Dropout>,
     shape: Shape,
@@ -174,17 +198,19 @@ struct Head<'a> {
 
 impl<'a> Head<'a> {
     fn new(
-        tile: &'static Tile,
+        small: Small,
         qkv: &'a [f32],
         dropout: Option<&'a Dropout>,
         shape: Shape,
         index: usize,
     ) -> Self {
         let scale = 1.0 / (shape.head_dim as f32).sqrt();
-        let ld = shape.tokens.next_multiple_of(tile.nr);
-        let width = shape.head_dim.next_multiple_of(tile.nr);
-        let block = (BLOCK / ld / tile.mr).max(BLOCK_TILES) * tile.mr;
-        Self { tile, qkv, dropout, shape, index, scale, block, ld, width }
+        let (mr, nr) = (small.mr(), small.nr());
+        let ld = shape.tokens.next_multiple_of(nr);
+        let width = shape.head_dim.next_multiple_of(nr);
+        let tiles = if small.packs_a() { PACKED_BLOCK / mr } else { BLOCK / ld / mr };
+        let block = (tiles.max(BLOCK_TILES) * mr).min(shape.tokens.next_multiple_of(mr));
+        Self { small, qkv, dropout, shape, index, scale, block, ld, width }
     }
 
     /// The blocks of query rows.
@@ -239,6 +265,7 @@ impl<'a> Head<'a> {
         queries: &mut [f32],
         keys: &[f32],
         scores: &'s mut [f32],
+        packed: &mut [f32],
     ) -> &'s mut [f32] {
         let d = self.shape.head_dim;
         for (i, query) in block.clone().zip(queries.chunks_exact_mut(d)) {
@@ -246,7 +273,7 @@ impl<'a> Head<'a> {
         }
         let a = MatRef::row_major(&queries[..block.len() * d], block.len(), d);
         let scores = &mut scores[..block.len() * self.ld];
-        small(self.tile, a, keys, self.ld, scores, false);
+        self.small.multiply(a, keys, self.ld, scores, false, packed);
         scores
     }
 

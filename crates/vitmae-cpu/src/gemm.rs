@@ -25,6 +25,7 @@ mod kernel;
 mod method;
 mod pack;
 mod packed;
+mod small;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -35,12 +36,11 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::chains as amx_chains;
-use kernel::{Corner, Rows};
-pub(crate) use kernel::{Tile, tile};
+use kernel::Corner;
 pub(crate) use method::Method;
-pub(crate) use pack::pack_b;
 pub use packed::PackedB;
 use packed::Right;
+pub(crate) use small::Small;
 use std::ops::Range;
 
 /// Words of the longest k-block: a panel of `B` stays in the first-level cache beside a panel of `A`.
@@ -246,41 +246,6 @@ impl Product<'_> {
                     // SAFETY: the calling task alone owns these rows and columns of C.
                     unsafe { method.multiply(k_len, a, b, c, add) };
                 }
-            }
-        }
-    }
-}
-
-/// A product small enough for one core: `A` as it lies, times `B` packed by [`pack_b`], into row-major
-/// `c` with `width` columns, a multiple of `nr`; the columns behind those of `B` become 0.
-///
-/// # Panics
-/// If a buffer is too short, or if neither stride of `A` is 1.
-pub(crate) fn small(
-    tile: &Tile,
-    a: MatRef,
-    packed_b: &[f32],
-    width: usize,
-    c: &mut [f32],
-    accumulate: bool,
-) {
-    let (rows, k) = (a.rows, a.cols);
-    assert!(a.row_stride == 1 || a.col_stride == 1, "gemm: strides of a small product");
-    assert!(width.is_multiple_of(tile.nr) && c.len() >= rows * width, "gemm: C of a small product");
-    assert!(packed_b.len() >= width * k, "gemm: B of a small product");
-    let strips = rows.div_ceil(tile.mr);
-    for panel in 0..width / tile.nr {
-        for strip in 0..strips {
-            // Strips of nearly equal height: a low one would leave the multipliers waiting.
-            let row = strip * rows / strips;
-            let height = (strip + 1) * rows / strips - row;
-            // SAFETY: `MatRef` holds all its elements; B and C by the assertions above.
-            unsafe {
-                let data = a.data.as_ptr().wrapping_add(row * a.row_stride);
-                let a = Rows { data, row: a.row_stride, k: a.col_stride };
-                let data = c.as_mut_ptr().add(row * width + panel * tile.nr);
-                let c = Corner { data, stride: width, rows: height, cols: tile.nr };
-                (tile.kernel)(k, a, packed_b.as_ptr().add(panel * tile.nr * k), c, accumulate);
             }
         }
     }

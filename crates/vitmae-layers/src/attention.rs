@@ -46,7 +46,8 @@ impl Attention {
         output_dropout: BranchDropout,
     ) -> Result<(Tensor, Tensor, AttentionCache, LayerNormCache), TensorError> {
         let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
-        let attended = ops::attention(&qkv, self.heads, probabilities_dropout.as_ref())?;
+        let attended =
+            ops::attention(&qkv, self.heads, self.qkv.precision, probabilities_dropout.as_ref())?;
         let mixed = &chosen(&attended.out, rows)?; // [B, N, D] or [B, K, D]
         let (y, normed, of_norm) = if output_dropout.is_none() {
             norm.forward_sum(&self.projection, mixed, residual)?
@@ -106,7 +107,7 @@ impl AttentionCache {
     /// # Errors
     /// Those of [`ops::attention_probabilities`].
     pub fn probabilities(&self) -> Result<Tensor, TensorError> {
-        ops::attention_probabilities(&self.qkv, &self.attended.lse, self.heads)
+        ops::attention_probabilities(&self.qkv, &self.attended, self.heads)
     }
 }
 

@@ -142,9 +142,10 @@ fn the_same_bits_as_before_and_close_to_the_cpu() {
     let Shape { batch, tokens, heads, head_dim } = shape;
     let twin = vitmae_cpu::attention::Shape { batch, tokens, heads, head_dim };
     let (mut out, mut lse) = (vec![0.0; len], vec![0.0; batch * heads * tokens]);
-    vitmae_cpu::attention::forward(&qkv, None, twin, &mut out, &mut lse);
+    let precision = vitmae_cpu::gemm::Precision::F32;
+    vitmae_cpu::attention::forward(precision, &qkv, None, twin, &mut out, &mut lse);
     let mut dqkv = vec![0.0; qkv.len()];
-    vitmae_cpu::attention::backward(&dout, &qkv, &out, &lse, None, twin, &mut dqkv);
+    vitmae_cpu::attention::backward(precision, &dout, &qkv, &out, &lse, None, twin, &mut dqkv);
     let close = tolerance_at(tokens + head_dim, 1.0);
     assert_close("out", &first[0], &widen(&out), close);
     assert_close("lse", &first[1], &widen(&lse), close);

@@ -1,6 +1,7 @@
 use super::pools;
 use vitmae_cpu::attention::{self, Shape};
 use vitmae_cpu::dropout::Dropout;
+use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::random::Stream;
 use vitmae_testing::close::{Tolerance, assert_close};
 use vitmae_testing::draws::{Draws, widen};
@@ -28,6 +29,8 @@ const SHAPES: [[usize; 4]; 16] = [
     [1, 1025, 1, 16],
 ];
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
 fn shape([batch, tokens, heads, head_dim]: [usize; 4]) -> Shape {
     Shape { batch, tokens, heads, head_dim }
 }
@@ -48,23 +51,30 @@ fn keep(dropout: &Dropout, shape: Shape) -> Vec<f64> {
 }
 
 /// Output, lse, gradient and probabilities of the kernels, for rows q|k|v.
-fn kernels(qkv: &[f32], dout: &[f32], dropout: Option<&Dropout>, shape: Shape) -> [Vec<f32>; 4] {
+fn kernels(
+    precision: Precision,
+    qkv: &[f32],
+    dout: &[f32],
+    dropout: Option<&Dropout>,
+    shape: Shape,
+) -> [Vec<f32>; 4] {
     pools::run("attention", || {
         let rows = shape.batch * shape.heads * shape.tokens;
         let (mut out, mut lse) = (Guarded::poisoned(dout.len()), Guarded::poisoned(rows));
-        attention::forward(qkv, dropout, shape, out.slice(), lse.slice());
+        attention::forward(precision, qkv, dropout, shape, out.slice(), lse.slice());
         let (out, lse) = (out.finish("out"), lse.finish("lse"));
         let mut dqkv = Guarded::poisoned(qkv.len());
-        attention::backward(dout, qkv, &out, &lse, dropout, shape, dqkv.slice());
+        let into = dqkv.slice();
+        attention::backward(precision, dout, qkv, &out, &lse, dropout, shape, into);
         let mut probabilities = Guarded::poisoned(rows * shape.tokens);
-        attention::probabilities(qkv, &lse, shape, probabilities.slice());
+        attention::probabilities(precision, qkv, &lse, shape, probabilities.slice());
         [out, lse, dqkv.finish("dqkv"), probabilities.finish("probabilities")]
     })
 }
 
 /// Compares everything with the reference, for entries of size 1.
 fn check(qkv: &[f32], dout: &[f32], dropout: Option<&Dropout>, shape: Shape) {
-    let [out, lse, dqkv, probabilities] = kernels(qkv, dout, dropout, shape);
+    let [out, lse, dqkv, probabilities] = kernels(Precision::F32, qkv, dout, dropout, shape);
     let keep = dropout.map(|dropout| keep(dropout, shape));
     let (keep, wide) = (keep.as_deref(), widen(qkv));
     let expected = reference::forward(&wide, keep, reference_shape(shape));
@@ -112,13 +122,45 @@ fn dropped_probabilities_are_those_of_the_stream() {
     }
 }
 
+/// q, k, v and the gradient of the output are values of bf16, so what is left are the roundings of the
+/// probabilities and of the gradients of scores, 2⁻⁹ of each at most.
+#[test]
+fn bf16_rounds_the_factors_alone() {
+    let mut draws = Draws::new(6);
+    for shape in SHAPES.map(shape) {
+        for dropout in [None, Some(dropout())] {
+            let len = shape.batch * shape.tokens * shape.width();
+            let mut rounded = |len| -> Vec<f32> {
+                let draw = draws.vec_f32(len).into_iter();
+                draw.map(|v| f32::from_bits(v.to_bits() & 0xffff_0000)).collect()
+            };
+            let (qkv, dout) = (rounded(3 * len), rounded(len));
+            let [out, lse, dqkv, probabilities] =
+                kernels(Precision::Bf16, &qkv, &dout, dropout.as_ref(), shape);
+            let keep = dropout.as_ref().map(|dropout| keep(dropout, shape));
+            let (keep, wide) = (keep.as_deref(), widen(&qkv));
+            let expected = reference::forward(&wide, keep, reference_shape(shape));
+            let name = |what: &str| format!("{what} {shape:?}, dropout {}", dropout.is_some());
+            let terms = shape.tokens + shape.head_dim;
+            assert_close(&name("lse"), &lse, &expected.lse, tolerance_at(terms, 1.0));
+            let wanted = &expected.probabilities;
+            assert_close(&name("probabilities"), &probabilities, wanted, tolerance(terms, wanted));
+            let few = Tolerance::new(4e-3, 0.0);
+            assert_close(&name("out"), &out, &expected.out, few);
+            let expected = reference::backward(&widen(&dout), &wide, keep, reference_shape(shape));
+            assert_close(&name("dqkv"), &dqkv, &expected, Tolerance::new(8e-3, 8e-3));
+        }
+    }
+}
+
 #[test]
 fn large_scores_do_not_overflow() {
     // Scores of several hundred: one probability of a row is 1, the others vanish.
     let (mut draws, shape) = (Draws::new(3), shape([1, 33, 2, 12]));
     let len = shape.tokens * shape.width();
     let qkv: Vec<f32> = draws.vec_f32(3 * len).iter().map(|v| v * 64.0).collect();
-    let [out, lse, dqkv, probabilities] = kernels(&qkv, &draws.vec_f32(len), None, shape);
+    let [out, lse, dqkv, probabilities] =
+        kernels(Precision::F32, &qkv, &draws.vec_f32(len), None, shape);
     let expected = reference::forward(&widen(&qkv), None, reference_shape(shape));
     // A score of 1000 has roundings of 1e-4, and its exponential that relative error.
     let tolerance = Tolerance::new(1e-3, 1e-3);
@@ -135,18 +177,21 @@ fn nan_is_not_lost() {
     let shape = shape([1, 33, 1, 8]);
     let mut qkv = Draws::new(4).vec_f32(3 * 33 * 8);
     qkv[8] = f32::NAN; // the first key
-    let (mut out, mut lse) = ([0.0; 33 * 8], [0.0; 33]);
-    attention::forward(&qkv, None, shape, &mut out, &mut lse);
-    assert!(out.iter().chain(&lse).all(|v| v.is_nan()));
+    for precision in PRECISIONS {
+        let (mut out, mut lse) = ([0.0; 33 * 8], [0.0; 33]);
+        attention::forward(precision, &qkv, None, shape, &mut out, &mut lse);
+        assert!(out.iter().chain(&lse).all(|v| v.is_nan()));
+    }
 }
 
 #[test]
 fn nothing_is_attended_by_nothing() {
     for empty in [[0, 3, 2, 8], [2, 0, 2, 8], [2, 3, 0, 8]] {
         let shape = shape(empty);
-        let mut probabilities = [];
-        attention::forward(&[], None, shape, &mut [], &mut []);
-        attention::backward(&[], &[], &[], &[], None, shape, &mut []);
-        attention::probabilities(&[], &[], shape, &mut probabilities);
+        for precision in PRECISIONS {
+            attention::forward(precision, &[], None, shape, &mut [], &mut []);
+            attention::backward(precision, &[], &[], &[], &[], None, shape, &mut []);
+            attention::probabilities(precision, &[], &[], shape, &mut []);
+        }
     }
 }

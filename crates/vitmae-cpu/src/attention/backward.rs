@@ -2,12 +2,13 @@
 
 use super::{Head, Shape, for_each_head, rows};
 use crate::dropout::Dropout;
-use crate::gemm::{MatRef, pack_b, small};
+use crate::gemm::{MatRef, Precision};
 use crate::parallel::SharedMut;
 use crate::scratch;
 use std::ops::Range;
 
-/// The gradient of [`super::forward`], from its output and `lse`, with the same `dropout`.
+/// The gradient of [`super::forward`], from its output and `lse`, with the same `precision` and
+/// `dropout`.
 ///
 ///   delta_i = dout_i·out_i              dp_ij = keep_ij · (dout_i·v_j)
 ///   ds_ij = p_ij · (dp_ij − delta_i) / √head_dim
@@ -18,7 +19,9 @@ use std::ops::Range;
 ///
 /// # Panics
 /// If a length does not fit `shape`.
+#[allow(clippy::too_many_arguments, reason = "tensors of one operation")]
 pub fn backward(
+    precision: Precision,
     dout: &[f32],
     qkv: &[f32],
     out: &[f32],
@@ -32,25 +35,42 @@ pub fn backward(
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
     assert_eq!(dqkv.len(), 3 * shape.len(), "attention: dqkv");
     let dqkv = SharedMut::new(dqkv);
-    for_each_head(qkv, dropout, shape, |head| backward_head(head, dout, out, lse, dqkv));
+    for_each_head(precision, qkv, dropout, shape, |head| {
+        backward_head(head, dout, out, lse, dqkv);
+    });
 }
 
 fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: SharedMut) {
     let Shape { tokens, head_dim: d, .. } = head.shape;
-    let Head { tile, block, ld, width, .. } = *head;
+    let Head { small, block, ld, width, .. } = *head;
     let kept = if head.dropout.is_some() { block * ld } else { 0 };
-    let lens = [
-        [ld * d, ld * d, tokens * width, tokens * width, tokens * width, block * d, block * d],
-        [block * width, block * width, block * width, block * ld, block * ld, block, kept],
+    let whole = [
+        small.packed_len(d, tokens),
+        small.packed_len(d, tokens),
+        small.packed_len(tokens, d),
+        tokens * width,
+        tokens * width,
+        small.scratch_len(block, d.max(tokens)).max(small.scratch_len(tokens, block)),
     ];
-    let mut memory = scratch::take(scratch::total(lens[0]) + scratch::total(lens[1]));
-    let (whole, blocks) = memory.split_at_mut(scratch::total(lens[0]));
-    let [keys_t, values_t, keys, dkeys, dvalues, queries, douts] = scratch::split(whole, lens[0]);
-    let [queries_b, douts_b, dqueries, scores, dscores, delta, keep] =
-        scratch::split(blocks, lens[1]);
-    pack_b(tile, &head.part(1).transposed(), 0, d, 0, tokens, keys_t);
-    pack_b(tile, &head.part(2).transposed(), 0, d, 0, tokens, values_t);
-    pack_b(tile, &head.part(1), 0, tokens, 0, d, keys);
+    let blocks = [
+        block * d,
+        block * d,
+        small.packed_len(block, d),
+        small.packed_len(block, d),
+        block * width,
+        block * ld,
+        block * ld,
+        block,
+        kept,
+    ];
+    let mut memory = scratch::take(scratch::total(whole) + scratch::total(blocks));
+    let (of_whole, of_blocks) = memory.split_at_mut(scratch::total(whole));
+    let [keys_t, values_t, keys, dkeys, dvalues, packed] = scratch::split(of_whole, whole);
+    let [queries, douts, queries_b, douts_b, dqueries, scores, dscores, delta, keep] =
+        scratch::split(of_blocks, blocks);
+    small.pack(&head.part(1).transposed(), keys_t);
+    small.pack(&head.part(2).transposed(), values_t);
+    small.pack(&head.part(1), keys);
 
     for block in head.blocks() {
         let (rows, first) = (block.len(), block.start);
@@ -60,9 +80,10 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
             row.copy_from_slice(&dout[at..at + d]);
             *delta = rows::dot(row, &out[at..at + d]);
         }
-        let scores = head.scores(block.clone(), queries, keys_t, scores);
-        let (dscores, douts) = (&mut dscores[..rows * ld], &douts[..rows * d]);
-        small(tile, MatRef::row_major(douts, rows, d), values_t, ld, dscores, false);
+        let scores = head.scores(block.clone(), queries, keys_t, scores, packed);
+        let dscores = &mut dscores[..rows * ld];
+        let douts = MatRef::row_major(&douts[..rows * d], rows, d);
+        small.multiply(douts, values_t, ld, dscores, false, packed);
 
         let keep = head.keep(block.clone(), keep);
         if let Some(keep) = keep {
@@ -75,15 +96,14 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
         }
 
         let add = first > 0;
-        let douts = MatRef::row_major(douts, rows, d);
-        pack_b(tile, &douts, 0, rows, 0, d, douts_b);
+        small.pack(&douts, douts_b);
         let weights = MatRef::strided(scores, rows, tokens, ld, 1);
-        small(tile, weights.transposed(), douts_b, width, dvalues, add);
+        small.multiply(weights.transposed(), douts_b, width, dvalues, add, packed);
         let queries = MatRef::row_major(&queries[..rows * d], rows, d);
-        pack_b(tile, &queries, 0, rows, 0, d, queries_b);
+        small.pack(&queries, queries_b);
         let gradients = MatRef::strided(dscores, rows, tokens, ld, 1);
-        small(tile, gradients.transposed(), queries_b, width, dkeys, add);
-        small(tile, gradients, keys, width, dqueries, false);
+        small.multiply(gradients.transposed(), queries_b, width, dkeys, add, packed);
+        small.multiply(gradients, keys, width, dqueries, false, packed);
         write(head, block, 0, dqueries, dqkv);
     }
     write(head, 0..tokens, 1, dkeys, dqkv);

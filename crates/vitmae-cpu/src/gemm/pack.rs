@@ -1,7 +1,7 @@
 //! Packing: copies a block of a strided matrix into the panels the micro-kernel reads in order.
 
-use super::kernel::Lines;
-use super::{MatRef, Tile};
+use super::MatRef;
+use super::kernel::{Lines, Tile};
 
 /// Packs `rows × k` of `A` into panels of `mr` rows, the last one as high as its rows: for each k the values of the
 /// panel's rows.

@@ -114,6 +114,33 @@ fn every_method_gives_the_same_bits_at_any_number_of_threads() {
 }
 
 #[test]
+fn small_products_equal_the_others() {
+    for (precision, method) in methods() {
+        let small = Small { method };
+        for (m, n, k) in [(1, 1, 1), (33, 50, 64), (126, 197, 32), (197, 32, 126), (50, 64, 50)] {
+            let (a, b) = (draws(2 * m * k, 8), draws(2 * n * k, 9));
+            for layout in [0, 1, 3, 4] {
+                let (a, b) = (view(&a, m, k, layout / 3), view(&b, k, n, layout % 3));
+                let expected = product(precision, a, b);
+                let width = n.next_multiple_of(small.nr());
+                let mut packed_b = scratch::take(small.packed_len(k, n));
+                let mut packed_a = scratch::take(small.scratch_len(m, k));
+                small.pack(&b, &mut packed_b);
+                let mut c = vec![1.0; m * width];
+                for (accumulate, times) in [(false, 1.0), (true, 2.0)] {
+                    small.multiply(a, &packed_b, width, &mut c, accumulate, &mut packed_a);
+                    for (index, &c) in c.iter().enumerate() {
+                        let (i, j) = (index / width, index % width);
+                        let expected = if j < n { times * expected[i * n + j] } else { 0.0 };
+                        assert!(close(c, expected, k), "{method:?} {m}x{n}x{k} at ({i}, {j})");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn nan_and_infinity_come_through() {
     for (_, method) in methods() {
         for special in [f32::NAN, f32::from_bits(0x7f80_0001), f32::INFINITY, -f32::INFINITY] {

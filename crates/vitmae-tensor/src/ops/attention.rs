@@ -4,7 +4,7 @@ use vitmae_cpu::attention::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::attention as gpu;
 
-use super::Dropout;
+use super::{Dropout, Precision};
 use crate::{Tensor, TensorError};
 
 /// Result of [`attention`].
@@ -14,9 +14,12 @@ pub struct Attended {
     pub out: Tensor,
     /// Log-sum-exp of each row of scores, `[B, A, N]`: all that the backward pass keeps of them.
     pub lse: Tensor,
+    /// Of the products, for the backward pass too.
+    pub precision: Precision,
 }
 
-/// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head.
+/// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head. In bf16 the CPU rounds the factors of each product;
+/// a GPU computes in f32 either way.
 ///
 /// # Shapes
 /// `qkv: [B, N, 3·D]`, `D` a multiple of `heads`.
@@ -29,6 +32,7 @@ pub struct Attended {
 pub fn attention(
     qkv: &Tensor,
     heads: usize,
+    precision: Precision,
     dropout: Option<&Dropout>,
 ) -> Result<Attended, TensorError> {
     let shape = shape_of("attention", qkv, heads)?;
@@ -42,12 +46,12 @@ pub fn attention(
         let shape = of_kernels(shape);
         gpu::forward(client, qkv.array(), dropout.as_ref(), shape, out.array(), lse.array())
             .map_err(|error| device.failed(error))?;
-        return Ok(Attended { out, lse });
+        return Ok(Attended { out, lse, precision });
     }
     let out = Tensor::written(device, &[batch, tokens, shape.width()], |out| {
-        cpu::forward(qkv.as_slice(), dropout, shape, out, lse.make_mut());
+        cpu::forward(precision, qkv.as_slice(), dropout, shape, out, lse.make_mut());
     })?;
-    Ok(Attended { out, lse })
+    Ok(Attended { out, lse, precision })
 }
 
 /// `dqkv: [B, N, 3·D]` for `dout: [B, N, D]`; `dropout` as in the forward pass.
@@ -63,7 +67,7 @@ pub fn attention_backward(
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "attention_backward";
     let shape = shape_of(OP, qkv, heads)?;
-    let Attended { out, lse } = attended;
+    let Attended { out, lse, precision } = attended;
     out.expect(OP, "out", &[shape.batch, shape.tokens, shape.width()])?;
     dout.expect(OP, "dout", out.shape())?;
     lse.expect(OP, "lse", &[shape.batch, shape.heads, shape.tokens])?;
@@ -80,7 +84,8 @@ pub fn attention_backward(
     }
     Tensor::written(qkv.device(), qkv.shape(), |dqkv| {
         let (dout, out) = (dout.as_slice(), out.as_slice());
-        cpu::backward(dout, qkv.as_slice(), out, lse.as_slice(), dropout, shape, dqkv);
+        let (qkv, lse) = (qkv.as_slice(), lse.as_slice());
+        cpu::backward(*precision, dout, qkv, out, lse, dropout, shape, dqkv);
     })
 }
 
@@ -90,12 +95,13 @@ pub fn attention_backward(
 /// [`TensorError::Shape`] if a shape does not fit.
 pub fn attention_probabilities(
     qkv: &Tensor,
-    lse: &Tensor,
+    attended: &Attended,
     heads: usize,
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "attention_probabilities";
     let shape = shape_of(OP, qkv, heads)?;
     let Shape { batch, tokens, heads, .. } = shape;
+    let Attended { lse, precision, .. } = attended;
     lse.expect(OP, "lse", &[batch, heads, tokens])?;
     Tensor::expect_together(OP, &[qkv, lse])?;
     #[cfg(feature = "gpu")]
@@ -106,7 +112,7 @@ pub fn attention_probabilities(
         return Ok(p);
     }
     Tensor::written(qkv.device(), &[batch, heads, tokens, tokens], |p| {
-        cpu::probabilities(qkv.as_slice(), lse.as_slice(), shape, p);
+        cpu::probabilities(*precision, qkv.as_slice(), lse.as_slice(), shape, p);
     })
 }
 
