@@ -4,7 +4,13 @@
 //! repeated on its own. Generator: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy
 //! as 1, 2, 3", SC 2011), checked against the authors' test vectors.
 
+use rayon::prelude::*;
+
+use crate::parallel::CHUNK;
+use crate::simd::multiversion;
+
 /// Ten rounds of Philox4x32: 128 random bits for a 64-bit key and a 128-bit counter.
+#[inline(always)]
 pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     const M: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -43,12 +49,21 @@ impl Stream {
     }
 
     /// 64 random bits.
+    #[inline(always)]
     pub fn bits(&self, index: u64) -> u64 {
         let r = philox4x32(self.key, [index as u32, (index >> 32) as u32, 0, 0]);
         r[0] as u64 | (r[1] as u64) << 32
     }
 
+    /// `out[i] = bound · (2 · uniform(i) − 1)`, a number in [−bound, bound), on all threads.
+    pub fn fill_uniform(&self, bound: f64, out: &mut [f32]) {
+        out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+            uniform_from(*self, (chunk * CHUNK) as u64, bound, out);
+        });
+    }
+
     /// A number in [0, 1) with 53 random bits.
+    #[inline(always)]
     pub fn uniform(&self, index: u64) -> f64 {
         (self.bits(index) >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -65,6 +80,15 @@ impl Stream {
     /// The key, for kernels that draw by the million, on a GPU too.
     pub fn key(&self) -> [u32; 2] {
         self.key
+    }
+}
+
+multiversion! {
+    /// The values of [`Stream::fill_uniform`] from the one at `start`.
+    fn uniform_from(stream: Stream, start: u64, bound: f64, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = (bound * (2.0 * stream.uniform(start + i as u64) - 1.0)) as f32;
+        }
     }
 }
 
@@ -118,6 +142,15 @@ mod tests {
         let n = n as f64;
         assert!((mean / n - 0.5).abs() < 0.005 && (second / n - 1.0 / 3.0).abs() < 0.005);
         assert!((normal / n).abs() < 0.015 && (square / n - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn a_filled_slice_has_the_numbers_of_the_stream() {
+        let stream = Stream::new(3, "fill", 0, 0);
+        let mut out = vec![0.0; 2 * CHUNK + 5];
+        stream.fill_uniform(0.25, &mut out);
+        let expected = |i: usize| (0.25 * (2.0 * stream.uniform(i as u64) - 1.0)) as f32;
+        assert!(out.iter().enumerate().all(|(i, &out)| out == expected(i)));
     }
 
     #[test]

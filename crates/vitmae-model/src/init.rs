@@ -23,7 +23,9 @@ pub fn values(config: &VitMaeConfig, seed: u64, name: &str, shape: &[usize]) -> 
     let count: usize = shape.iter().product();
     let stream = Stream::new(seed, name, 0, 0);
     let uniform = |bound: f64| -> Vec<f32> {
-        (0..count as u64).map(|i| (bound * (2.0 * stream.uniform(i) - 1.0)) as f32).collect()
+        let mut values = vec![0.0; count];
+        stream.fill_uniform(bound, &mut values);
+        values
     };
     let last = name.rsplit('.').next().unwrap_or(name);
     match last {
