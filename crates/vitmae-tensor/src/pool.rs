@@ -143,10 +143,14 @@ impl Pool {
 
     /// Takes a chunk of zeros from the system, which gives pages only as they are touched.
     fn add_chunk(&mut self, lines: usize) {
-        let layout = layout(lines);
+        // With no more alignment than malloc's, so that the system gives its untouched pages as they are; one line
+        // more, to start at a cache line.
+        let layout = layout(lines + 1);
         // SAFETY: the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) }.cast();
+        let start: *mut f32 = unsafe { alloc_zeroed(layout) }.cast();
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        // SAFETY: less than the line that was added.
+        let start = unsafe { start.add(start.align_offset(LINE * size_of::<f32>())) };
         self.chunks.push(start);
         self.memory.allocations += 1;
         self.memory.idle += bytes(lines);
@@ -200,9 +204,8 @@ fn bytes(lines: usize) -> usize {
 }
 
 fn layout(lines: usize) -> Layout {
-    let align = LINE * size_of::<f32>();
-    let size = lines.saturating_mul(align);
-    Layout::from_size_align(size, align)
+    let size = lines.saturating_mul(LINE * size_of::<f32>());
+    Layout::from_size_align(size, align_of::<f32>())
         .unwrap_or_else(|_| panic!("{lines} lines are more than memory can address"))
 }
 
