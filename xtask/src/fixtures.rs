@@ -13,7 +13,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later} and conversions.json. Downloads about 6 GB once.
+scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later}, conversions.json and onnx.json. Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
             above 1 MB, all together at most 15 MB; needs neither Python nor a network
@@ -81,19 +81,26 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     python.tensorflow_script("parity_tf.py").argument(into("parity")).run()?;
 
     python.check_conversions(&new)?;
+    python
+        .onnx_script("check_onnx.py")
+        .argument(into("parity"))
+        .argument(into("onnx.json"))
+        .run()?;
 
-    for name in ["images", "parity", "parity-later", "conversions.json"] {
+    for name in ["images", "parity", "parity-later", "conversions.json", "onnx.json"] {
         replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())
 }
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
-/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy.
+/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy,
+/// and for ONNX Runtime.
 struct Environments {
     python: String,
     newer: PathBuf,
     tensorflow: String,
+    onnx: String,
 }
 
 impl Environments {
@@ -115,7 +122,9 @@ impl Environments {
         }
         let tensorflow = python_of(&venv.join("tensorflow"))?;
         self::install(&tensorflow, &["parity-tf"]).run()?;
-        Ok(Self { python, newer, tensorflow })
+        let onnx = python_of(&venv.join("onnx"))?;
+        self::install(&onnx, &["onnx"]).run()?;
+        Ok(Self { python, newer, tensorflow, onnx })
     }
 
     fn script(&self, name: &str) -> Line {
@@ -143,6 +152,10 @@ impl Environments {
                 .run()?;
         }
         Ok(())
+    }
+
+    fn onnx_script(&self, name: &str) -> Line {
+        Line::new(&self.onnx, "-B").argument(format!("tests/generate/{name}"))
     }
 
     fn tensorflow_script(&self, name: &str) -> Line {

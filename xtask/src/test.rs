@@ -16,7 +16,7 @@ use count::Count;
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, hub, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
+in release, hub, onnx, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
 Mesa's software Vulkan (which it installs on Debian and Ubuntu as root), targets, parity there. Stops at the first that
 fails and names the command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
@@ -63,6 +63,7 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         .environment("RUSTDOCFLAGS", "-D warnings");
     let clippy = Line::cargo("clippy --workspace --all-targets --release -- -D warnings");
     let hub = Line::cargo("test --release --package vitmae-weights --features hub --test hub");
+    let onnx = Line::cargo("test --release --package vitmae-onnx --features check");
     let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
     // Every backend; CubeCL's build scripts then want no LLVM, which checking does not need.
     let gpu_clippy = Line::cargo(
@@ -87,6 +88,7 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         // `--show-output` is what brings SKIPPED lines here.
         counted("tests", tests.shown(), tests.argument("--").argument("--show-output")),
         counted("hub", hub.shown(), hub.argument("--").argument("--show-output")),
+        counted("onnx", onnx.shown(), onnx.argument("--").argument("--show-output")),
         uncounted("documentation", documentation),
         counted("parity", "cargo xtask parity".to_owned(), parity::line(&[])?),
         uncounted("gpu clippy", gpu_clippy),
@@ -200,6 +202,7 @@ mod tests {
             "clippy",
             "tests",
             "hub",
+            "onnx",
             "documentation",
             "parity",
             "gpu clippy",

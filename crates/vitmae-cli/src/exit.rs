@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 
 use vitmae_image::ImageError;
+use vitmae_onnx::OnnxError;
 use vitmae_tensor::TensorError;
 use vitmae_trainer::{Failure, TrainerError};
 use vitmae_weights::WeightsError;
@@ -63,6 +64,13 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
                 Failure::NonFinite => Some(NON_FINITE),
                 Failure::Io => Some(IO),
             },
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<OnnxError>() {
+        return match error {
+            OnnxError::Write(error) => code_of(error),
+            OnnxError::Refused { .. } | OnnxError::Differs { .. } => Some(RUN),
+            _ => Some(INPUT),
         };
     }
     if let Some(error) = cause.downcast_ref::<WeightsError>() {

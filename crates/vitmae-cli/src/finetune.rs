@@ -1,12 +1,12 @@
 //! `vitmae finetune` and `vitmae evaluate`: classifiers of labelled images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use vitmae_model::{Head, VitMaeConfig};
+use vitmae_model::{Head, VitForImageClassification, VitMaeConfig};
 use vitmae_tensor::Device;
 use vitmae_trainer::data::ImageFolder;
 use vitmae_trainer::{
@@ -249,16 +249,20 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     Ok(config)
 }
 
+/// The classifier of a folder, with the head that its weights tell.
+pub fn classifier_of(folder: &Path, device: &Device) -> Result<VitForImageClassification> {
+    let reads_mean = inspect(folder)?.tensors.iter().any(|t| t.name.starts_with("fc_norm."));
+    let head = if reads_mean { Head::MeanFcNorm } else { Head::Cls };
+    Ok(classifier_from_pretrained(folder, head, device, &LoadOptions::default())?.0)
+}
+
 /// Runs `evaluate`.
 pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Result<u8> {
     if args.batch_size == 0 {
         return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
     }
     let folder = model_folder::resolve(&args.model)?;
-    let reads_mean = inspect(&folder)?.tensors.iter().any(|t| t.name.starts_with("fc_norm."));
-    let head = if reads_mean { Head::MeanFcNorm } else { Head::Cls };
-    let (mut model, _) =
-        classifier_from_pretrained(&folder, head, device, &LoadOptions::default())?;
+    let mut model = classifier_of(&folder, device)?;
     model.set_precision(args.precision.get());
     model.pack_weights()?;
     let inside = ["val", "test"].map(|name| args.data_path.join(name));

@@ -1,5 +1,5 @@
-//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, convert, benchmark, list devices,
-//! demo.
+//! The `vitmae` command: pre-train, reconstruct, extract features, inspect, convert, export, benchmark, list
+//! devices, demo.
 //!
 //! Results go to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 run failed, 2 usage,
 //! 3 bad input, 4 loss not finite, 5 device missing, 6 system or disk failure, 130 and 143 after
@@ -15,6 +15,7 @@ mod demo;
 mod device;
 mod doctor;
 mod exit;
+mod export_onnx;
 mod features;
 mod finetune;
 mod flops;
@@ -86,6 +87,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Write a checkpoint in another layout
     Convert(convert::ConvertArgs),
+    /// Write a model as an ONNX graph
+    ExportOnnx(export_onnx::ExportOnnxArgs),
     /// Say what is wrong with a checkpoint and mend it; without one, list the devices and test each
     Doctor(doctor::DoctorArgs),
     /// Measure speed and memory
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
                 Command::Recipes(args) => recipes::run(&args, &global),
                 Command::Inspect(args) => inspect::run(&args, &global),
                 Command::Convert(args) => convert::run(&args, &global),
+                Command::ExportOnnx(args) => export_onnx::run(&args, &global),
                 Command::Doctor(args) => doctor::run(&args, &global),
                 Command::Bench(args) => bench::run(&args, &global, &device()?),
                 Command::Demo(args) => demo::run(&args, &global, &device()?),

@@ -4,7 +4,7 @@ use super::package;
 use crate::workspace::File;
 
 /// Each crate with its layer; the table is that of docs/architecture.md.
-const LAYERS: [(&str, u8); 9] = [
+const LAYERS: [(&str, u8); 10] = [
     ("vitmae-kernels", 0),
     ("vitmae-cpu", 0),
     ("vitmae-tensor", 1),
@@ -12,6 +12,7 @@ const LAYERS: [(&str, u8); 9] = [
     ("vitmae-model", 3),
     ("vitmae-image", 3),
     ("vitmae-weights", 4),
+    ("vitmae-onnx", 5),
     ("vitmae-trainer", 5),
     ("vitmae-cli", 6),
 ];

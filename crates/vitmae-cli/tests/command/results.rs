@@ -283,3 +283,26 @@ fn newest(place: &Workplace) -> std::path::PathBuf {
     let folders = fs::read_dir(place.path("run")).unwrap().map(|entry| entry.unwrap().path());
     folders.filter(|path| path.join("model.safetensors").exists()).max().unwrap()
 }
+
+#[test]
+fn a_graph_carries_its_configuration_and_is_refused_where_it_makes_no_sense() {
+    let place = Workplace::new(8);
+    Call::of(place.pretrain("run", &["-q"])).succeeded();
+    let (run, out) = (place.text("run"), place.text("model.onnx"));
+    let export = |arguments: &[&str]| {
+        let mut command = vitmae(&["export-onnx", &run, "--out", &out]);
+        command.args(arguments);
+        Call::of(command)
+    };
+    let result = json(&export(&["--what", "reconstruction", "--json"]).succeeded());
+    assert_eq!((&result["output"], &result["external"]), (&out.as_str().into(), &false.into()));
+    let bytes = fs::read(&out).unwrap();
+    assert!(bytes.len() as u64 > result["weight_bytes"].as_u64().unwrap());
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in ["vitmae.config", "\"decoder_hidden_size\": 12", "vitmae.preprocessor", "noise"] {
+        assert!(holds(text), "{text}");
+    }
+    export(&["--what", "encoder", "--mask-ratio", "1"]).failed(3, "keeps 0 of 16 patches");
+    export(&["--what", "classifier"]).failed(3, "classifier.");
+    assert_eq!(fs::read(&out).unwrap(), bytes);
+}
