@@ -1,5 +1,5 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, bf16_flop, flop};
+use vitmae_benches::{Rate, bench as add, bf16_flop, flop, int8_op};
 use vitmae_cpu::activation::Activation;
 use vitmae_cpu::gemm::{Epilogue, MatRef, PackedB, Precision, gemm_packed};
 use vitmae_cpu::linear::{self, Shape};
@@ -25,6 +25,11 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
         let (mut y, mut pre) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
         let (mut dx, mut dweight) = (vec![0.0; rows * inputs], vec![0.0; outputs * inputs]);
         let product = 2 * rows * inputs * outputs;
+        let quantised = linear::quantise(&weight, inputs, outputs);
+        add(criterion, "gemm", &format!("{name} forward int8"), int8_op(product), || {
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            linear::forward_int8(&x, &quantised, epilogue, &mut y);
+        });
         for (precision, suffix) in [(Precision::F32, ""), (Precision::Bf16, " bf16")] {
             let work = if precision == Precision::F32 { flop(product) } else { bf16_flop(product) };
             let mut case = |what: &str, kernel: &mut dyn FnMut()| {

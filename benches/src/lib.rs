@@ -24,6 +24,7 @@ pub struct Rate(Peak);
 struct Peak {
     gflops: f64,
     bf16_gflops: f64,
+    int8_gops: f64,
     gigabytes: f64,
 }
 
@@ -31,12 +32,14 @@ struct Peak {
 #[allow(clippy::print_stderr, reason = "a bench is a program")]
 pub fn criterion() -> Criterion<Rate> {
     let (gflops, bf16_gflops) = (vitmae_cpu::peak::gflops(), vitmae_cpu::peak::bf16_gflops());
-    let peak = Peak { gflops, bf16_gflops, gigabytes: gigabytes() };
+    let int8_gops = vitmae_cpu::peak::int8_gops();
+    let peak = Peak { gflops, bf16_gflops, int8_gops, gigabytes: gigabytes() };
     eprintln!(
-        "peak of {} threads: {:.1} GFLOP/s in f32, {:.1} in bf16, {:.1} GB/s read and written",
+        "peak of {} threads: {:.1} GFLOP/s in f32, {:.1} in bf16, {:.1} GOP/s in int8, {:.1} GB/s read and written",
         rayon::current_num_threads(),
         peak.gflops,
         peak.bf16_gflops,
+        peak.int8_gops,
         peak.gigabytes
     );
     Criterion::default().sample_size(20).with_measurement(Rate(peak))
@@ -51,6 +54,11 @@ pub fn flop(operations: usize) -> Throughput {
 /// operations pass as bits.
 pub fn bf16_flop(operations: usize) -> Throughput {
     Throughput::Bits(operations as u64)
+}
+
+/// The same in 8-bit integers; passes as bytes, for the same reason.
+pub fn int8_op(operations: usize) -> Throughput {
+    Throughput::Bytes(operations as u64)
 }
 
 /// The memory traffic of one call: so many f32 values read or written.
@@ -126,6 +134,10 @@ impl ValueFormatter for Peak {
             Throughput::Bits(operations) => {
                 let rate = operations as f64 / nanoseconds;
                 format!("{rate:.1} GFLOP/s ({:.0} %)", 100.0 * rate / self.bf16_gflops)
+            }
+            Throughput::Bytes(operations) => {
+                let rate = operations as f64 / nanoseconds;
+                format!("{rate:.1} GOP/s ({:.0} %)", 100.0 * rate / self.int8_gops)
             }
             Throughput::BytesDecimal(bytes) => {
                 let rate = bytes as f64 / nanoseconds;

@@ -12,7 +12,7 @@ use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::{AdamWOptions, TrainState};
 
 use crate::exit::Usage;
-use crate::precision::PrecisionArgs;
+use crate::precision::InferencePrecisionArgs;
 use crate::{Global, flops, presets};
 
 /// Learning rate of the training steps, small enough for every size.
@@ -31,7 +31,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 32)]
     batch_size: usize,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    precision: InferencePrecisionArgs,
     /// Compute blocks again in the backward pass
     #[arg(long)]
     recompute: bool,
@@ -56,7 +56,11 @@ enum Task {
 
 /// Runs the command.
 pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
-    let precision = args.precision.get();
+    let (precision, int8) = (args.precision.of_tensors(), args.precision.is_int8());
+    if int8 && args.task == Task::Pretrain {
+        let message = "`--precision int8` is for forward passes: `--task forward` or `features`";
+        return Err(Usage(message.to_owned()).into());
+    }
     if args.batch_size == 0 || args.steps == 0 {
         return Err(Usage("`--batch-size` and `--steps` must be at least 1".to_owned()).into());
     }
@@ -75,14 +79,14 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             (flops::training(&config, kept), seconds, loss)
         }
         Task::Forward => {
-            model.pack_weights()?;
+            args.precision.prepare(&mut model, device)?;
             let options = ForwardOptions::default();
             let (seconds, loss) =
                 measure(args.steps, || Ok(model.forward(&pixels, &masking, &options)?.loss))?;
             (flops::forward(&config, kept), seconds, loss)
         }
         Task::Features => {
-            model.vit.pack_weights()?;
+            args.precision.prepare(&mut model.vit, device)?;
             let (seconds, loss) = measure(args.steps, || {
                 model.vit.encode(&pixels, false)?.wait()?;
                 Ok(None)
@@ -92,14 +96,12 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
     };
     let memory = peak_memory()?;
     // The peak is measured on the CPU alone.
-    let peak = device.is_cpu().then(|| match precision {
-        Precision::F32 => vitmae_cpu::peak::gflops(),
-        Precision::Bf16 => vitmae_cpu::peak::bf16_gflops(),
-    });
-    let name = match precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
+    let (name, peak): (_, fn() -> f64) = match precision {
+        _ if int8 => ("int8", vitmae_cpu::peak::int8_gops),
+        Precision::F32 => ("f32", vitmae_cpu::peak::gflops),
+        Precision::Bf16 => ("bf16", vitmae_cpu::peak::bf16_gflops),
     };
+    let peak = device.is_cpu().then(peak);
     let [best, median] = [seconds[0], seconds[seconds.len() / 2]];
     let ms = |seconds: f64| 1e3 * seconds / batch as f64;
     let rate = flop * batch as f64 / median / 1e9;

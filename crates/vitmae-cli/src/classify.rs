@@ -14,7 +14,7 @@ use vitmae_trainer::{Classes, Confusion};
 
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
-use crate::precision::PrecisionArgs;
+use crate::precision::InferencePrecisionArgs;
 use crate::{Global, model_folder};
 
 /// Example: vitmae knn --model run --data-path digits
@@ -57,7 +57,7 @@ struct SetArgs {
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    precision: InferencePrecisionArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -164,8 +164,7 @@ impl SetArgs {
         let test_labels = classes.same_for(&test_images, &test_root)?.labels;
         let folder = model_folder::resolve(&self.model)?;
         let mut model = encoder(&folder, device)?;
-        model.set_precision(self.precision.get());
-        model.pack_weights()?;
+        self.precision.prepare(&mut model, device)?;
         let processor = model_folder::processor(&folder, &model.config)?;
         let pool = match self.pool {
             PoolName::Cls => Pool::Cls,

@@ -13,7 +13,7 @@ use vitmae_weights::{Dtype, LoadOptions, TensorToWrite, write_safetensors};
 
 use crate::exit::Usage;
 use crate::output::write_file;
-use crate::precision::PrecisionArgs;
+use crate::precision::InferencePrecisionArgs;
 use crate::{Global, model_folder, npy};
 
 /// Images that go through the encoder at once.
@@ -35,7 +35,7 @@ pub struct FeaturesArgs {
     #[arg(long, value_enum, default_value_t = Pool::Cls)]
     pool: Pool,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    precision: InferencePrecisionArgs,
 }
 
 /// How the tokens of an image become its vector.
@@ -57,10 +57,8 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
         return Err(Usage(message).into());
     }
     let folder = model_folder::resolve(&args.model)?;
-    let precision = args.precision.get();
     let mut model = encoder(&folder, device)?;
-    model.set_precision(precision);
-    model.pack_weights()?;
+    args.precision.prepare(&mut model, device)?;
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let (height, width) = config.image_size;

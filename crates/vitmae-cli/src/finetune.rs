@@ -17,7 +17,7 @@ use vitmae_weights::{LoadOptions, classifier_from_pretrained, inspect};
 use crate::classify::{parts, print_confusion};
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
-use crate::precision::PrecisionArgs;
+use crate::precision::{InferencePrecisionArgs, PrecisionArgs};
 use crate::progress::Progress;
 use crate::{Global, model_folder, presets, signals};
 
@@ -147,7 +147,7 @@ pub struct EvaluateArgs {
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    precision: InferencePrecisionArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -263,8 +263,7 @@ pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Re
     }
     let folder = model_folder::resolve(&args.model)?;
     let mut model = classifier_of(&folder, device)?;
-    model.set_precision(args.precision.get());
-    model.pack_weights()?;
+    args.precision.prepare(&mut model, device)?;
     let inside = ["val", "test"].map(|name| args.data_path.join(name));
     let root = inside.into_iter().find(|path| path.is_dir());
     let root = root.unwrap_or_else(|| args.data_path.clone());

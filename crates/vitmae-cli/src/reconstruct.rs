@@ -16,7 +16,7 @@ use vitmae_weights::{LoadOptions, from_pretrained};
 use crate::exit::{BadInput, Usage};
 use crate::output::write_file;
 use crate::pictures::{masked_mse, predicted_pixels};
-use crate::precision::PrecisionArgs;
+use crate::precision::InferencePrecisionArgs;
 use crate::{Global, model_folder};
 
 /// Example: vitmae reconstruct cat.jpg dog.png --model run --out sheet.png
@@ -44,7 +44,7 @@ pub struct ReconstructArgs {
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    precision: InferencePrecisionArgs,
 }
 
 /// What the model made of one image.
@@ -62,10 +62,8 @@ pub struct Reconstruction {
 /// Runs the command.
 pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u8> {
     let folder = model_folder::resolve(&args.model)?;
-    let precision = args.precision.get();
     let (mut model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
-    model.set_precision(precision);
-    model.pack_weights()?;
+    args.precision.prepare(&mut model, device)?;
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
     let ratio = args.mask_ratio.unwrap_or(config.mask_ratio);

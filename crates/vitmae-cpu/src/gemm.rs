@@ -21,6 +21,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod dot;
+mod int8;
 mod kernel;
 mod method;
 mod pack;
@@ -36,6 +37,9 @@ use crate::parallel::{self, SharedMut};
 use crate::scratch;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::chains as amx_chains;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use int8::has_vnni;
+pub use int8::{QuantisedB, gemm_int8};
 use kernel::Corner;
 pub(crate) use method::Method;
 pub use packed::PackedB;
@@ -211,7 +215,9 @@ impl Product<'_> {
     /// Multiplies packed rows of `A` with `B`. Each task packs its columns of `B`.
     fn multiply(&self, rows: Range<usize>, packed_a: &[f32]) {
         let (method, k, n) = (self.method, self.b.k, self.b.n);
-        let grid = Grid::new(method, rows.len(), n, k);
+        let words = method.words(k).max(1);
+        let (sizes, group) = ([rows.len(), n], method.group_words(rows.len() * words));
+        let grid = Grid::new([method.mr(), method.nr()], sizes, words, group);
         parallel::for_each(grid.tasks(), |task| {
             let (of_task, cols) = grid.task(task);
             let mut scratch = scratch::take(self.b.scratch_len(method, cols.len()));
@@ -262,12 +268,11 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(method: Method, rows: usize, cols: usize, k: usize) -> Self {
+    /// For panels of this size, `[rows, cols]` of C, and columns of so many words, of which a task takes at most `group`.
+    fn new([mr, nr]: [usize; 2], [rows, cols]: [usize; 2], words: usize, group: usize) -> Self {
         let threads = rayon::current_num_threads();
-        let (mr, nr) = (method.mr(), method.nr());
         let (row_panels, col_panels) = (rows.div_ceil(mr), cols.div_ceil(nr));
-        let words = method.words(k).max(1);
-        let largest = (method.group_words(rows * words) / (nr * words)).clamp(1, col_panels);
+        let largest = (group / (nr * words.max(1))).clamp(1, col_panels);
         let wanted = if threads == 1 { 1 } else { TASKS * threads };
         // Each group of columns reads `A`, and each part of rows packs `B`: parts of rows have to be high.
         let high = rows >= TASKS * MIN_ROWS;

@@ -2,7 +2,7 @@
 //!
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
 
-use crate::gemm::{Epilogue, MatRef, PackedB, Precision, gemm, gemm_packed};
+use crate::gemm::{Epilogue, MatRef, PackedB, Precision, QuantisedB, gemm, gemm_int8, gemm_packed};
 use crate::reduce;
 
 /// Sizes of a linear map.
@@ -48,6 +48,22 @@ pub fn pack(precision: Precision, weight: &[f32], inputs: usize, outputs: usize)
 pub fn forward_packed(x: &[f32], weight: &PackedB, epilogue: Epilogue, rows: usize, y: &mut [f32]) {
     let inputs = x.len().checked_div(rows).unwrap_or(0);
     gemm_packed(MatRef::row_major(x, rows, inputs), weight, y, false, epilogue);
+}
+
+/// The weight of [`forward`] in 8 bits, for [`forward_int8`].
+///
+/// # Panics
+/// If `inputs` is above 2¹⁵.
+pub fn quantise(weight: &[f32], inputs: usize, outputs: usize) -> QuantisedB {
+    QuantisedB::new(MatRef::row_major(weight, outputs, inputs).transposed())
+}
+
+/// [`forward`] in 8-bit products.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn forward_int8(x: &[f32], weight: &QuantisedB, epilogue: Epilogue, y: &mut [f32]) {
+    gemm_int8(x, weight, y, epilogue);
 }
 
 /// `dx = dy · weight`, `[N, in]`.

@@ -31,6 +31,16 @@ pub fn bf16_gflops() -> f64 {
     })
 }
 
+/// The same of 8-bit products with 32-bit sums.
+pub fn int8_gops() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if crate::gemm::has_vnni() {
+        // SAFETY: the instructions were found.
+        return best(|steps| unsafe { x86::int8(steps) });
+    }
+    best(chains)
+}
+
 /// The best of some rounds on all threads at once; `chains` runs some steps and returns its operations.
 fn best(chains: fn(usize) -> usize) -> f64 {
     let round = || {
@@ -102,6 +112,19 @@ mod x86 {
         steps * 2 * CHAINS * 32
     }
 
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn int8(steps: usize) -> usize {
+        let ones = black_box(_mm512_set1_epi8(1));
+        let mut acc = [_mm512_setzero_si512(); CHAINS];
+        for _ in 0..steps {
+            for acc in &mut acc {
+                *acc = _mm512_dpbusd_epi32(*acc, ones, ones);
+            }
+        }
+        black_box(acc);
+        steps * 2 * CHAINS * 64
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2(steps: usize) -> usize {
         let (factor, term) = black_box((_mm256_set1_ps(0.5), _mm256_set1_ps(1.0)));
@@ -120,7 +143,7 @@ mod x86 {
 mod tests {
     #[test]
     fn a_machine_does_at_least_a_billion_operations_a_second() {
-        for found in [super::gflops(), super::bf16_gflops()] {
+        for found in [super::gflops(), super::bf16_gflops(), super::int8_gops()] {
             assert!(found > 1.0 && found < 1e6, "{found} GFLOP/s");
         }
     }

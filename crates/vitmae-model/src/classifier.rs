@@ -214,6 +214,15 @@ impl VitForImageClassification {
         self.classifier.pack()
     }
 
+    /// As [`VitMaeModel::quantise_weights`](crate::VitMaeModel::quantise_weights); the classifier keeps its precision.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn quantise_weights(&mut self) -> Result<(), TensorError> {
+        self.vit.quantise_weights()?;
+        self.classifier.pack()
+    }
+
     /// Every parameter: encoder, `fc_norm` if there is one, classifier.
     pub fn parameters(&self) -> Vec<&Param> {
         let mut all = self.vit.parameters();

@@ -167,6 +167,17 @@ impl VitMaeDecoder {
         all.try_for_each(Linear::pack)
     }
 
+    /// As [`VitMaeModel::quantise_weights`](crate::VitMaeModel::quantise_weights); what stands around the blocks keeps its
+    /// precision.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn quantise_weights(&mut self) -> Result<(), TensorError> {
+        self.embed.pack()?;
+        self.prediction.pack()?;
+        self.transformer.linears_mut().try_for_each(Linear::quantise)
+    }
+
     /// Every parameter: embed, mask token, positions, blocks, norm, prediction.
     pub fn parameters(&self) -> Vec<&Param> {
         let mut all = self.embed.parameters();

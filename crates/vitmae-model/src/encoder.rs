@@ -304,6 +304,16 @@ impl VitMaeModel {
         self.transformer.linears_mut().try_for_each(Linear::pack)
     }
 
+    /// Packs every weight for inference on the CPU, those of the blocks in 8 bits: tokens are rounded to 8 bits before each
+    /// of their products, norms, attention and activations stay f32. What it costs in accuracy is in `docs/numerics.md`.
+    ///
+    /// # Errors
+    /// As [`pack_weights`](Self::pack_weights).
+    pub fn quantise_weights(&mut self) -> Result<(), TensorError> {
+        self.patch_embedding.pack()?;
+        self.transformer.linears_mut().try_for_each(Linear::quantise)
+    }
+
     /// The device of its parameters.
     pub fn device(&self) -> &Device {
         self.cls_token.value.device()

@@ -194,6 +194,15 @@ impl VitMaeForPreTraining {
         self.decoder.pack_weights()
     }
 
+    /// As [`VitMaeModel::quantise_weights`](crate::VitMaeModel::quantise_weights).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn quantise_weights(&mut self) -> Result<(), TensorError> {
+        self.vit.quantise_weights()?;
+        self.decoder.quantise_weights()
+    }
+
     /// Every parameter, the encoder's first.
     pub fn parameters(&self) -> Vec<&Param> {
         let mut all = self.vit.parameters();

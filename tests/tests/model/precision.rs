@@ -1,6 +1,6 @@
 //! bf16 products: a training run beside the same in f32.
 
-use vitmae_model::{VitMaeConfig, VitMaeForPreTraining};
+use vitmae_model::{VitMaeConfig, VitMaeForPreTraining, VitMaeModel};
 use vitmae_tensor::Device;
 use vitmae_tensor::ops::Precision;
 use vitmae_testing::draws::Draws;
@@ -44,4 +44,32 @@ fn losses_of_200_updates_in_bf16_stay_within_one_per_cent_of_f32() {
     for (step, (a, b)) in f32s.iter().zip(&bf16s).enumerate() {
         assert!((a - b).abs() <= 0.01 * a, "update {step}: {a} and {b}");
     }
+}
+
+#[test]
+fn features_in_8_bits_are_near_those_in_f32_until_a_weight_changes() {
+    let config = VitMaeConfig {
+        hidden_size: 192,
+        num_attention_heads: 3,
+        intermediate_size: 768,
+        ..tiny::config()
+    };
+    let mut draws = Draws::new(22);
+    let mut model = VitMaeForPreTraining::new(config.clone(), &Device::cpu(), 5).unwrap().vit;
+    let pixels = tiny::tensor(&config, 4, &tiny::pixels(&config, 4, &mut draws));
+    let features = |model: &VitMaeModel| model.encode(&pixels, false).unwrap().to_vec().unwrap();
+    let exact = features(&model);
+    model.quantise_weights().unwrap();
+    let rounded = features(&model);
+    let square = |values: &mut dyn Iterator<Item = f32>| -> f32 { values.map(|v| v * v).sum() };
+    let error = square(&mut exact.iter().zip(&rounded).map(|(a, b)| a - b));
+    let relative = (error / square(&mut exact.iter().copied())).sqrt();
+    assert!(relative > 1e-4 && relative < 0.02, "{relative}");
+
+    // What changed is used as it is: with every weight of the blocks set anew, nothing is in 8 bits.
+    for linear in model.transformer.linears_mut() {
+        let values = linear.weight.value.to_vec().unwrap();
+        linear.weight.set(&values).unwrap();
+    }
+    assert_eq!(features(&model), exact);
 }

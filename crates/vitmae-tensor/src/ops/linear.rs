@@ -1,7 +1,7 @@
 //! Linear map over the last axis, with what is fused into it.
 
 pub use vitmae_cpu::gemm::Precision;
-use vitmae_cpu::gemm::{Epilogue, PackedB};
+use vitmae_cpu::gemm::{Epilogue, PackedB, QuantisedB};
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::{Array, Client, convert, linear as gpu};
@@ -20,16 +20,20 @@ pub struct Weight<'a> {
     pub tensor: &'a Tensor,
     /// Of the product.
     pub precision: Precision,
-    /// The same values packed before; taken while they are the same, and in this precision.
+    /// The same values packed before; taken while they are the same, and in this precision or in 8 bits.
     pub packed: Option<&'a PackedWeight>,
 }
 
 /// A weight in the order in which the CPU's kernels read it, for forward passes that do not change it. Costs the
-/// memory of the weight once more, in bf16 half of it.
+/// memory of the weight once more, in bf16 half of it, in 8 bits a quarter.
 pub struct PackedWeight {
     source: Tensor,
-    precision: Precision,
-    packed: PackedB,
+    packed: Packed,
+}
+
+enum Packed {
+    As(Precision, PackedB),
+    Int8(QuantisedB),
 }
 
 impl PackedWeight {
@@ -43,17 +47,34 @@ impl PackedWeight {
             return Ok(None);
         }
         let packed = cpu::pack(precision, weight.as_slice(), inputs, outputs);
-        Ok(Some(Self { source: weight.clone(), precision, packed }))
+        Ok(Some(Self { source: weight.clone(), packed: Packed::As(precision, packed) }))
+    }
+
+    /// Rounds a weight to 8 bits, with a scale for each output; none on a GPU, which has no such products here, and
+    /// none for more than 2¹⁵ inputs, whose sums would not fit in 32 bits.
+    ///
+    /// Products with it round each token to 8 bits too, and sum exactly.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn int8(weight: &Tensor) -> Result<Option<Self>, TensorError> {
+        let (outputs, inputs) = sides("quantise", weight)?;
+        if !weight.device().is_cpu() || inputs > QuantisedB::MAX_K {
+            return Ok(None);
+        }
+        let packed = Packed::Int8(cpu::quantise(weight.as_slice(), inputs, outputs));
+        Ok(Some(Self { source: weight.clone(), packed }))
     }
 }
 
 impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (shape, precision) = (self.source.shape(), self.precision);
-        f.debug_struct("PackedWeight")
-            .field("shape", &shape)
-            .field("precision", &precision)
-            .finish()
+        let kind = match &self.packed {
+            Packed::As(precision, _) => format!("{precision:?}"),
+            Packed::Int8(_) => "Int8".to_owned(),
+        };
+        let shape = self.source.shape();
+        f.debug_struct("PackedWeight").field("shape", &shape).field("kind", &kind).finish()
     }
 }
 
@@ -61,14 +82,13 @@ impl Weight<'_> {
     /// `y = x · weightᵀ`, then the epilogue, on the CPU.
     fn forward(&self, x: &Tensor, epilogue: Epilogue, shape: Shape, y: &mut [f32]) {
         // A write to the weight gave it memory of its own, since the packed one holds a clone.
-        let fresh = |packed: &&PackedWeight| {
-            packed.precision == self.precision && packed.source.is(self.tensor)
-        };
-        match self.packed.filter(fresh) {
-            Some(packed) => {
-                cpu::forward_packed(x.as_slice(), &packed.packed, epilogue, shape.rows, y)
+        let fresh = |packed: &&PackedWeight| packed.source.is(self.tensor);
+        match self.packed.filter(fresh).map(|packed| &packed.packed) {
+            Some(Packed::Int8(packed)) => cpu::forward_int8(x.as_slice(), packed, epilogue, y),
+            Some(Packed::As(precision, packed)) if *precision == self.precision => {
+                cpu::forward_packed(x.as_slice(), packed, epilogue, shape.rows, y);
             }
-            None => {
+            _ => {
                 cpu::forward(
                     self.precision,
                     x.as_slice(),
