@@ -7,8 +7,8 @@ use vitmae_tensor::{Device, Tensor, TensorError};
 use crate::encoder::{Images, Values, maker};
 use crate::position::Resampling;
 use crate::{
-    ForwardOptions, Masking, ModelError, Numerics, TrainOptions, VitMaeConfig, VitMaeDecoder,
-    VitMaeModel, init,
+    ForwardOptions, GradientsDone, Masking, ModelError, Numerics, TrainOptions, VitMaeConfig,
+    VitMaeDecoder, VitMaeModel, init,
 };
 
 /// Hugging Face's `ViTMAEForPreTraining`.
@@ -130,6 +130,21 @@ impl VitMaeForPreTraining {
         masking: &Masking,
         options: &TrainOptions,
     ) -> Result<Tensor, ModelError> {
+        self.forward_backward_in_parts(pixels, masking, options, &mut |_| Ok(()))
+    }
+
+    /// [`forward_backward`](Self::forward_backward) that gives `done` parameters as soon as nothing more is added to
+    /// their gradients: the decoder's before the encoder's backward pass begins, then the encoder's.
+    ///
+    /// # Errors
+    /// As there, and those of `done`.
+    pub fn forward_backward_in_parts(
+        &mut self,
+        pixels: &Tensor,
+        masking: &Masking,
+        options: &TrainOptions,
+        done: &mut GradientsDone<'_>,
+    ) -> Result<Tensor, ModelError> {
         if !masking.removes_any() {
             return Err(ModelError::NothingRemoved { patches: masking.num_patches });
         }
@@ -151,7 +166,9 @@ impl VitMaeForPreTraining {
         let dlogits = ops::loss_backward(&logits, &patches, &mask, kind, options.loss_scale)?;
         drop((logits, patches));
         let dlatent = self.decoder.backward(decoder, dlogits)?;
+        done(&self.decoder.parameters())?;
         self.vit.backward(encoder, dlatent)?;
+        done(&self.vit.parameters())?;
         Ok(loss)
     }
 
