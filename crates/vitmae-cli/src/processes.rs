@@ -9,6 +9,10 @@ use crate::exit::Usage;
 /// Variables by which launchers tell a process that it is one of several; those with a number of processes first.
 const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 
+/// How long the others wait with a message of their own.
+#[cfg(feature = "mpi")]
+const LEADERS_TURN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Runs a training as one of the processes that were started together, or alone. All but the leader are quiet, and an error
 /// in one ends them all, with its message.
 pub fn together(global: &Global, command: impl FnOnce(&Global, Team) -> Result<u8>) -> Result<u8> {
@@ -24,8 +28,6 @@ fn as_one_of_several(
     global: &Global,
     command: impl FnOnce(&Global, Team) -> Result<u8>,
 ) -> Result<u8> {
-    use std::time::Duration;
-
     use vitmae_trainer::{Collective, MpiProcesses};
 
     use crate::exit;
@@ -36,8 +38,10 @@ fn as_one_of_several(
     let done = command(&Global { quiet, ..global.clone() }, processes.team());
     let Err(error) = done else { return done };
     if size > 1 {
-        // What goes wrong in all processes is told by one: the others are gone before their turn.
-        std::thread::sleep(Duration::from_secs(u64::from(rank != 0)));
+        // What goes wrong in all processes is told by the leader: the others are gone before their turn.
+        if rank != 0 {
+            std::thread::sleep(LEADERS_TURN);
+        }
         let message = exit::message(&error);
         let message = message.strip_prefix("error: ").unwrap_or(&message);
         eprintln!("error: process {rank} of {size}: {message}");
