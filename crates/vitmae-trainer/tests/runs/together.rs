@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use vitmae_tensor::Device;
@@ -13,35 +13,37 @@ use vitmae_trainer::{
 
 use crate::tiny::{Waves, bits, config as tiny};
 
-/// What the members of a team share: a place for each one's bytes, and a meeting point.
-struct Table {
-    meeting: Barrier,
-    places: Mutex<Vec<Vec<u8>>>,
-}
-
-type Job = (Vec<u8>, Sender<Vec<Vec<u8>>>);
-
-/// A member; a thread of its own meets the others', so that no call waits.
+/// A member. A thread of its own sends its bytes to every member, itself included, and waits for theirs, so that no call
+/// waits; once a member is gone, the others get no answers.
 struct Member {
     rank: usize,
     size: usize,
     jobs: Mutex<Sender<Job>>,
 }
 
-impl Member {
-    fn new(rank: usize, size: usize, table: Arc<Table>) -> Member {
+type Job = (Vec<u8>, Sender<Vec<Vec<u8>>>);
+
+/// The members of a team of `size`.
+fn members(size: usize) -> Vec<Member> {
+    let (mut to, mut from) = (vec![vec![]; size], Vec::new());
+    for _ in 0..size {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..size).map(|_| channel()).unzip();
+        to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
+        from.push(receivers);
+    }
+    let member = |(rank, (to, from)): (usize, (Vec<Sender<Vec<u8>>>, Vec<Receiver<_>>))| {
         let (jobs, queue) = channel::<Job>();
         std::thread::spawn(move || {
             for (bytes, answer) in queue {
-                table.places.lock().unwrap()[rank] = bytes;
-                table.meeting.wait();
-                let all = table.places.lock().unwrap().clone();
-                table.meeting.wait();
-                answer.send(all).unwrap();
+                // A member that is gone shows when its own bytes are missing.
+                to.iter().for_each(|to| drop(to.send(bytes.clone())));
+                let Ok(all) = from.iter().map(Receiver::recv).collect() else { return };
+                drop(answer.send(all));
             }
         });
         Member { rank, size, jobs: Mutex::new(jobs) }
-    }
+    };
+    to.into_iter().zip(from).enumerate().map(member).collect()
 }
 
 impl Collective for Member {
@@ -57,17 +59,18 @@ impl Collective for Member {
         std::thread::spawn(move || {
             let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
             let mut sums = vec![0.0f32; values.len()];
-            for bytes in all.recv().unwrap() {
+            let Ok(all) = all.recv() else { return };
+            for bytes in all {
                 let values = bytes.chunks(4).map(float);
                 sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
             }
-            answer.send(sums).unwrap();
+            drop(answer.send(sums));
         });
         sum
     }
     fn gather(&self, bytes: Vec<u8>) -> Receiver<Vec<Vec<u8>>> {
         let (answer, all) = channel();
-        self.jobs.lock().unwrap().send((bytes, answer)).unwrap();
+        drop(self.jobs.lock().unwrap().send((bytes, answer)));
         all
     }
 }
@@ -79,14 +82,12 @@ fn run_by(
     data: &Datasets,
     until: Option<u64>,
 ) -> Vec<Result<Summary, TrainerError>> {
-    let table = Table { meeting: Barrier::new(size), places: Mutex::new(vec![vec![]; size]) };
-    let table = Arc::new(table);
     let stop = StopFlag::new();
     std::thread::scope(|scope| {
-        let member = |rank| {
-            let (table, stop) = (Arc::clone(&table), stop.clone());
+        let start = |(rank, member): (usize, Member)| {
+            let stop = stop.clone();
             scope.spawn(move || {
-                let team = Team::new(Arc::new(Member::new(rank, size, table)));
+                let team = Team::new(Arc::new(member));
                 let config = RunConfig { team, ..config.clone() };
                 // Only the leader sees events, and only the last member hears of the stop.
                 let own = if rank + 1 == size { stop.clone() } else { StopFlag::new() };
@@ -100,7 +101,7 @@ fn run_by(
                 })
             })
         };
-        let members: Vec<_> = (0..size).map(member).collect();
+        let members: Vec<_> = members(size).into_iter().enumerate().map(start).collect();
         members.into_iter().map(|member| member.join().unwrap()).collect()
     })
 }
@@ -245,21 +246,23 @@ fn what_one_process_finds_is_known_to_the_leader_and_differences_are_refused() {
 
     // As if one machine had other images.
     let folder = tempfile::tempdir().unwrap();
-    let table = Table { meeting: Barrier::new(2), places: Mutex::new(vec![vec![]; 2]) };
-    let table = Arc::new(table);
     let errors = std::thread::scope(|scope| {
-        let members = [0, 1].map(|rank| {
-            let (table, config) = (Arc::clone(&table), config(folder.path(), 2));
+        let start = |(rank, member)| {
+            let config = config(folder.path(), 2);
             scope.spawn(move || {
-                let team = Team::new(Arc::new(Member::new(rank, 2, table)));
+                let team = Team::new(Arc::new(member));
                 let mut data = data(vec![]);
                 data.train = Arc::new(Waves { count: 35 + rank, broken: vec![] });
                 let config = RunConfig { team, ..config };
                 let stop = StopFlag::new();
                 pretrain(&config, &data, &Device::cpu(), &stop, &mut |_| {}).err().unwrap()
             })
-        });
-        members.map(|member| member.join().unwrap().to_string())
+        };
+        let members: Vec<_> = members(2).into_iter().enumerate().map(start).collect();
+        let message = |member: std::thread::ScopedJoinHandle<'_, TrainerError>| {
+            member.join().unwrap().to_string()
+        };
+        members.into_iter().map(message).collect::<Vec<_>>()
     });
     let expected = "process 1 has other settings or images than process 0";
     assert!(errors.iter().all(|error| error.starts_with(expected)), "{errors:?}");
