@@ -1,13 +1,13 @@
 //! The encoder with a linear classifier on top.
 
-use vitmae_layers::{LayerNorm, LayerNormCache, Linear, Param};
+use vitmae_layers::{GradientsDone, LayerNorm, LayerNormCache, Linear, Param};
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
 use crate::encoder::{Values, maker};
 use crate::{
-    ForwardOptions, GradientsDone, Labels, Masking, ModelError, ProblemType, TrainOptions,
-    VitMaeConfig, VitMaeModel, init,
+    ForwardOptions, Labels, Masking, ModelError, ProblemType, TrainOptions, VitMaeConfig,
+    VitMaeModel, init,
 };
 
 /// How a classifier reads the encoder's tokens.
@@ -141,7 +141,7 @@ impl VitForImageClassification {
     }
 
     /// [`forward_backward`](Self::forward_backward) that gives `done` parameters as soon as nothing more is added to
-    /// their gradients: the head's before the encoder's backward pass begins, then the encoder's.
+    /// their gradients: each once, the head's first, then a block at a time from the last to the first.
     ///
     /// # Errors
     /// As there, and those of `done`.
@@ -162,8 +162,7 @@ impl VitForImageClassification {
         let dlogits = problem.backward(&logits, labels, options.loss_scale)?;
         let dx = self.head_backward(head, &dlogits)?;
         done(&self.head_parameters())?;
-        self.vit.backward(encoder, dx)?;
-        done(&self.vit.parameters())?;
+        self.vit.backward(encoder, dx, done)?;
         Ok(loss)
     }
 

@@ -52,5 +52,5 @@ pub use encoder::{Values, VitMaeModel, VitMaeModelOutput};
 pub use error::ModelError;
 pub use labels::{Labels, ProblemType};
 pub use masking::Masking;
-pub use options::{ForwardOptions, GradientsDone, Interpolation, Numerics, TrainOptions};
+pub use options::{ForwardOptions, Interpolation, Numerics, TrainOptions};
 pub use pretraining::{VitMaeForPreTraining, VitMaeForPreTrainingOutput};

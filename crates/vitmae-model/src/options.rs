@@ -1,7 +1,5 @@
 //! What a call may choose.
 
-use vitmae_layers::Param;
-use vitmae_tensor::TensorError;
 use vitmae_tensor::ops::BicubicKernel;
 
 use crate::config::{INTERPOLATION_KEY, NUMERICS_KEY};
@@ -55,9 +53,6 @@ impl Default for TrainOptions {
         }
     }
 }
-
-/// Told of parameters whose gradients are final, such as to send them to other processes at once.
-pub type GradientsDone<'a> = dyn FnMut(&[&Param]) -> Result<(), TensorError> + 'a;
 
 /// How the decoder's position table follows another grid; the encoder's always follows in two
 /// dimensions.

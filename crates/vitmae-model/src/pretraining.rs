@@ -1,14 +1,14 @@
 //! The masked autoencoder: encoder, decoder, loss, and the way back.
 
-use vitmae_layers::Param;
+use vitmae_layers::{GradientsDone, Param};
 use vitmae_tensor::ops::{self, Precision, Target};
 use vitmae_tensor::{Device, Tensor, TensorError};
 
 use crate::encoder::{Images, Values, maker};
 use crate::position::Resampling;
 use crate::{
-    ForwardOptions, GradientsDone, Masking, ModelError, Numerics, TrainOptions, VitMaeConfig,
-    VitMaeDecoder, VitMaeModel, init,
+    ForwardOptions, Masking, ModelError, Numerics, TrainOptions, VitMaeConfig, VitMaeDecoder,
+    VitMaeModel, init,
 };
 
 /// Hugging Face's `ViTMAEForPreTraining`.
@@ -134,7 +134,7 @@ impl VitMaeForPreTraining {
     }
 
     /// [`forward_backward`](Self::forward_backward) that gives `done` parameters as soon as nothing more is added to
-    /// their gradients: the decoder's before the encoder's backward pass begins, then the encoder's.
+    /// their gradients: each once, a block at a time from the last of the decoder to the first of the encoder.
     ///
     /// # Errors
     /// As there, and those of `done`.
@@ -165,10 +165,8 @@ impl VitMaeForPreTraining {
 
         let dlogits = ops::loss_backward(&logits, &patches, &mask, kind, options.loss_scale)?;
         drop((logits, patches));
-        let dlatent = self.decoder.backward(decoder, dlogits)?;
-        done(&self.decoder.parameters())?;
-        self.vit.backward(encoder, dlatent)?;
-        done(&self.vit.parameters())?;
+        let dlatent = self.decoder.backward(decoder, dlogits, done)?;
+        self.vit.backward(encoder, dlatent, done)?;
         Ok(loss)
     }
 

@@ -5,8 +5,9 @@
 //! device: losses and norms stay tensors until they are read.
 
 use vitmae_cpu::random::Stream;
+use vitmae_layers::GradientsDone;
 use vitmae_model::{
-    GradientsDone, Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
+    Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
 };
 use vitmae_tensor::{Tensor, ops};
 

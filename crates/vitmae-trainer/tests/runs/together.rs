@@ -5,7 +5,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use vitmae_tensor::Device;
+use vitmae_layers::Param;
+use vitmae_model::{
+    Head, Labels, Masking, ModelError, TrainOptions, VitForImageClassification,
+    VitMaeForPreTraining,
+};
+use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::data::Dataset;
 use vitmae_trainer::{
     Collective, Datasets, Event, RunConfig, StopFlag, Summary, Team, TrainerError, pretrain,
@@ -22,6 +27,8 @@ struct Member {
 }
 
 type Job = (Vec<u8>, Sender<Vec<Vec<u8>>>);
+/// What comes from each member.
+type Inbox = Vec<Receiver<Vec<u8>>>;
 
 /// The members of a team of `size`.
 fn members(size: usize) -> Vec<Member> {
@@ -31,7 +38,7 @@ fn members(size: usize) -> Vec<Member> {
         to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
         from.push(receivers);
     }
-    let member = |(rank, (to, from)): (usize, (Vec<Sender<Vec<u8>>>, Vec<Receiver<_>>))| {
+    let member = |(rank, (to, from)): (usize, (Vec<Sender<Vec<u8>>>, Inbox))| {
         let (jobs, queue) = channel::<Job>();
         std::thread::spawn(move || {
             for (bytes, answer) in queue {
@@ -75,6 +82,16 @@ impl Collective for Member {
     }
 }
 
+/// What every member of a team of `size` gives.
+pub fn by<R: Send>(size: usize, run: impl Fn(Team) -> R + Sync) -> Vec<R> {
+    let run = &run;
+    std::thread::scope(|scope| {
+        let start = |member| scope.spawn(move || run(Team::new(Arc::new(member))));
+        let running: Vec<_> = members(size).into_iter().map(start).collect();
+        running.into_iter().map(|member| member.join().unwrap()).collect()
+    })
+}
+
 /// Runs `config` by `size` members, of which the last is told to stop after update `until`.
 fn run_by(
     size: usize,
@@ -83,26 +100,19 @@ fn run_by(
     until: Option<u64>,
 ) -> Vec<Result<Summary, TrainerError>> {
     let stop = StopFlag::new();
-    std::thread::scope(|scope| {
-        let start = |(rank, member): (usize, Member)| {
-            let stop = stop.clone();
-            scope.spawn(move || {
-                let team = Team::new(Arc::new(member));
-                let config = RunConfig { team, ..config.clone() };
-                // Only the leader sees events, and only the last member hears of the stop.
-                let own = if rank + 1 == size { stop.clone() } else { StopFlag::new() };
-                pretrain(&config, data, &Device::cpu(), &own, &mut |event| {
-                    assert_eq!(rank, 0, "{event:?}");
-                    if let Event::Step(step) = &event
-                        && Some(step.step) == until
-                    {
-                        stop.set(130);
-                    }
-                })
-            })
-        };
-        let members: Vec<_> = members(size).into_iter().enumerate().map(start).collect();
-        members.into_iter().map(|member| member.join().unwrap()).collect()
+    by(size, |team| {
+        let rank = team.rank();
+        let config = RunConfig { team, ..config.clone() };
+        // Only the leader sees events, and only the last member hears of the stop.
+        let own = if rank + 1 == size { stop.clone() } else { StopFlag::new() };
+        pretrain(&config, data, &Device::cpu(), &own, &mut |event| {
+            assert_eq!(rank, 0, "{event:?}");
+            if let Event::Step(step) = &event
+                && Some(step.step) == until
+            {
+                stop.set(130);
+            }
+        })
     })
 }
 
@@ -141,7 +151,12 @@ fn assert_close(found: &Summary, expected: &Summary, folders: [&Path; 2], tolera
         let [x, y] = [a, b].map(|line| line["loss"].as_f64().unwrap());
         assert!((x - y).abs() <= tolerance * y, "{a} is not {b}");
     }
-    for (a, b) in found.model.parameters().iter().zip(expected.model.parameters()) {
+    assert_same_weights(&found.model.parameters(), &expected.model.parameters());
+}
+
+/// Equal but for rounding.
+pub fn assert_same_weights(found: &[&Param], expected: &[&Param]) {
+    for (a, b) in found.iter().zip(expected) {
         let (name, a, mut b) = (&a.name, a.value.to_vec().unwrap(), b.value.to_vec().unwrap());
         if name.ends_with("attention.qkv.bias") {
             // A bias of the keys moves every score of a query alike: its gradient is 0, and AdamW makes steps of the noise.
@@ -246,24 +261,84 @@ fn what_one_process_finds_is_known_to_the_leader_and_differences_are_refused() {
 
     // As if one machine had other images.
     let folder = tempfile::tempdir().unwrap();
-    let errors = std::thread::scope(|scope| {
-        let start = |(rank, member)| {
-            let config = config(folder.path(), 2);
-            scope.spawn(move || {
-                let team = Team::new(Arc::new(member));
-                let mut data = data(vec![]);
-                data.train = Arc::new(Waves { count: 35 + rank, broken: vec![] });
-                let config = RunConfig { team, ..config };
-                let stop = StopFlag::new();
-                pretrain(&config, &data, &Device::cpu(), &stop, &mut |_| {}).err().unwrap()
-            })
-        };
-        let members: Vec<_> = members(2).into_iter().enumerate().map(start).collect();
-        let message = |member: std::thread::ScopedJoinHandle<'_, TrainerError>| {
-            member.join().unwrap().to_string()
-        };
-        members.into_iter().map(message).collect::<Vec<_>>()
+    let errors = by(2, |team| {
+        let mut data = data(vec![]);
+        data.train = Arc::new(Waves { count: 35 + team.rank(), broken: vec![] });
+        let config = RunConfig { team, ..config(folder.path(), 2) };
+        let stop = StopFlag::new();
+        let run = pretrain(&config, &data, &Device::cpu(), &stop, &mut |_| {});
+        run.err().unwrap().to_string()
     });
     let expected = "process 1 has other settings or images than process 0";
     assert!(errors.iter().all(|error| error.starts_with(expected)), "{errors:?}");
+}
+
+#[test]
+fn a_gradient_is_told_once_and_is_final_then() {
+    let device = Device::cpu();
+    let pixels: Vec<f32> = (0..2 * 3 * 16 * 16).map(|i| (i as f32 * 0.37).sin()).collect();
+    let pixels = Tensor::from_vec(&device, &[2, 3, 16, 16], pixels).unwrap();
+    let noise: Vec<f64> = (0..32).map(|i| f64::from(i * 7 % 32)).collect();
+    let masking = Masking::from_noise(&noise, 2, 16, 0.75).unwrap();
+    for recompute in [false, true] {
+        let options = TrainOptions { recompute, ..TrainOptions::default() };
+        let mut mae = VitMaeForPreTraining::new(crate::tiny::model(), &device, 3).unwrap();
+        let told = told_by(|done| mae.forward_backward_in_parts(&pixels, &masking, &options, done));
+        assert_final(&told, &mae.parameters());
+        let decoder = told.iter().position(|(name, _)| name.starts_with("vit.")).unwrap();
+        assert!(told[decoder..].iter().all(|(name, _)| name.starts_with("vit.")));
+
+        for head in [Head::Cls, Head::MeanFcNorm] {
+            let config = crate::tiny::model();
+            let mut classifier = VitForImageClassification::new(config, head, &device, 3).unwrap();
+            let told = told_by(|done| {
+                let labels = Labels::Classes(&[0, 1]);
+                classifier.forward_backward_in_parts(&pixels, labels, &options, done)
+            });
+            assert_final(&told, &classifier.parameters());
+            assert!(
+                told[0].0.starts_with(["fc_norm.", "classifier."][usize::from(head == Head::Cls)])
+            );
+        }
+    }
+}
+
+type Told = Vec<(String, Vec<f32>)>;
+
+fn told_by(
+    backward: impl FnOnce(&mut vitmae_layers::GradientsDone<'_>) -> Result<Tensor, ModelError>,
+) -> Told {
+    let mut told = Vec::new();
+    backward(&mut |parameters| {
+        for parameter in parameters.iter().filter(|parameter| parameter.trainable) {
+            told.push((parameter.name.clone(), parameter.grad.as_ref().unwrap().to_vec()?));
+        }
+        Ok(())
+    })
+    .unwrap();
+    told
+}
+
+fn assert_final(told: &Told, parameters: &[&Param]) {
+    let trainable: Vec<_> = parameters.iter().filter(|parameter| parameter.trainable).collect();
+    assert_eq!(told.len(), trainable.len());
+    for parameter in trainable {
+        let (_, gradient) = told.iter().find(|(name, _)| *name == parameter.name).unwrap();
+        assert_eq!(*gradient, parameter.grad.as_ref().unwrap().to_vec().unwrap());
+    }
+}
+
+#[test]
+fn every_process_leaves_what_is_needed_to_replay_its_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = RunConfig { lr: Some(1e30), warmup_epochs: 0.0, ..config(folder.path(), 2) };
+    let errors = run_by(2, &config, &data(vec![]), None);
+    let mut images = Vec::new();
+    for (rank, error) in errors.into_iter().enumerate() {
+        let TrainerError::NonFinite { dump, step, .. } = error.err().unwrap() else { panic!() };
+        assert_eq!(dump.file_name().unwrap(), &*format!("step-{step:08}-process-{rank}.json"));
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(dump).unwrap()).unwrap();
+        images.push(report["samples"].to_string());
+    }
+    assert!(images[0] != images[1] && images[0].matches(',').count() == 1, "{images:?}");
 }
