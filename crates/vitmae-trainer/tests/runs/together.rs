@@ -27,7 +27,8 @@ struct Member {
 }
 
 type Job = (Vec<u8>, Sender<Vec<Vec<u8>>>);
-/// What comes from each member.
+/// To and from each member.
+type Outbox = Vec<Sender<Vec<u8>>>;
 type Inbox = Vec<Receiver<Vec<u8>>>;
 
 /// The members of a team of `size`.
@@ -38,7 +39,7 @@ fn members(size: usize) -> Vec<Member> {
         to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
         from.push(receivers);
     }
-    let member = |(rank, (to, from)): (usize, (Vec<Sender<Vec<u8>>>, Inbox))| {
+    let member = |(rank, (to, from)): (usize, (Outbox, Inbox))| {
         let (jobs, queue) = channel::<Job>();
         std::thread::spawn(move || {
             for (bytes, answer) in queue {
