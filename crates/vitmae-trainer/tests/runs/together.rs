@@ -343,3 +343,65 @@ fn every_process_leaves_what_is_needed_to_replay_its_part() {
     }
     assert!(images[0] != images[1] && images[0].matches(',').count() == 1, "{images:?}");
 }
+
+/// Writes down how many values each sum has.
+struct Counting {
+    member: Member,
+    sums: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Collective for Counting {
+    fn rank(&self) -> usize {
+        self.member.rank()
+    }
+    fn size(&self) -> usize {
+        self.member.size()
+    }
+    fn sum(&self, values: Vec<f32>) -> Receiver<Vec<f32>> {
+        self.sums.lock().unwrap().push(values.len());
+        self.member.sum(values)
+    }
+    fn gather(&self, bytes: Vec<u8>) -> Receiver<Vec<Vec<u8>>> {
+        self.member.gather(bytes)
+    }
+}
+
+#[test]
+fn gradients_leave_a_block_at_a_time_once_an_update() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = std::thread::scope(|scope| {
+        let start = |member: Member| {
+            let sums = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&sums);
+            let config = RunConfig { accumulation: 3, epochs: 1, ..config(folder.path(), 2) };
+            scope.spawn(move || {
+                let team = Team::new(Arc::new(Counting { member, sums }));
+                let config = RunConfig { team, ..config };
+                let stop = StopFlag::new();
+                let data = data(vec![]);
+                let run = pretrain(&config, &data, &Device::cpu(), &stop, &mut |_| {}).unwrap();
+                (run, std::mem::take(&mut *seen.lock().unwrap()))
+            })
+        };
+        let running: Vec<_> = members(2).into_iter().map(start).collect();
+        running.into_iter().map(|member| member.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (run, sums) = &seen[0];
+    let count = |prefix: &str, inside: bool| -> usize {
+        let parameters = run.model.parameters();
+        let trainable = parameters.iter().filter(|p| p.trainable && p.name.starts_with(prefix));
+        let own = trainable.filter(|p| inside || !p.name.contains(".blocks."));
+        own.map(|p| p.value.len()).sum()
+    };
+    let one_update = [
+        count("decoder.blocks.0.", true),
+        count("decoder.", false),
+        count("vit.blocks.1.", true),
+        count("vit.blocks.0.", true),
+        count("vit.", false),
+        3 + 1, // the losses of its batches and the number of images
+    ];
+    assert_eq!(run.step, 2);
+    assert_eq!(*sums, [one_update, one_update].concat());
+    assert_eq!(*sums, seen[1].1);
+}
