@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::command::Line;
-use crate::workspace;
+use crate::{debian, workspace};
 
 /// Debian's packages with the driver and the loader, and with the validator that `cargo xtask targets` uses.
 const PACKAGES: &str = "mesa-vulkan-drivers libvulkan1 spirv-tools";
@@ -17,26 +17,7 @@ const LIBRARIES: [&str; 3] = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
 
 /// Installs the packages if they are missing and this is Debian or Ubuntu as root.
 pub(crate) fn ensure() -> anyhow::Result<()> {
-    if is_installed() {
-        return Ok(());
-    }
-    let help = format!("help: on Debian or Ubuntu, apt-get install {PACKAGES}");
-    if !Path::new("/etc/debian_version").exists() {
-        bail!("the GPU tests need Mesa's software Vulkan, which is not installed\n{help}");
-    }
-    println!("installing Mesa's software Vulkan for the GPU tests: {PACKAGES}");
-    let install = format!(
-        "install --yes --no-install-recommends -o Dpkg::Options::=--force-confold {PACKAGES}"
-    );
-    let quiet = |line: Line| line.environment("DEBIAN_FRONTEND", "noninteractive");
-    quiet(Line::new("apt-get", "update --quiet"))
-        .run()
-        .and_then(|()| quiet(Line::new("apt-get", &install)).run())
-        .with_context(|| format!("Mesa's software Vulkan could not be installed\n{help}"))?;
-    if !is_installed() {
-        bail!("`apt-get {install}` left no driver description in {}", DRIVERS[0]);
-    }
-    Ok(())
+    debian::ensure("Mesa's software Vulkan", "the GPU tests", PACKAGES, is_installed)
 }
 
 /// `line` with what its programs need: the one driver, a folder for its sockets, and the stack that the

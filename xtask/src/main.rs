@@ -8,8 +8,10 @@
 mod bench;
 mod ci;
 mod command;
+mod debian;
 mod fixtures;
 mod lavapipe;
+mod open_mpi;
 mod parity;
 mod results;
 mod targets;

@@ -10,15 +10,15 @@ use anyhow::{Context, bail};
 
 use crate::command::Line;
 use crate::usage::no_arguments;
-use crate::{fixtures, lavapipe, parity, targets, tidy};
+use crate::{fixtures, lavapipe, open_mpi, parity, targets, tidy};
 use count::Count;
 
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, hub, onnx, the documentation without warnings, parity, clippy with every GPU backend, the GPU kernels on
-Mesa's software Vulkan (which it installs on Debian and Ubuntu as root), targets, parity there. Stops at the first that
-fails and names the command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
+in release, hub, onnx, several processes over Open MPI, the documentation without warnings, parity, clippy with every GPU backend,
+the GPU kernels on Mesa's software Vulkan, targets, parity there. It installs Open MPI and Mesa on Debian and Ubuntu as root.
+Stops at the first that fails and names the command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
 ";
 
@@ -65,6 +65,12 @@ fn steps() -> anyhow::Result<Vec<Step>> {
     let hub = Line::cargo("test --release --package vitmae-weights --features hub --test hub");
     let onnx = Line::cargo("test --release --package vitmae-onnx --features check");
     let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
+    let mpi =
+        Line::cargo("test --release --package vitmae-cli --features mpi --test command mpi::");
+    let mpi_clippy = Line::cargo(
+        "clippy --package vitmae-trainer --package vitmae-cli --all-targets --release \
+         --features vitmae-cli/mpi -- -D warnings",
+    );
     // Every backend; CubeCL's build scripts then want no LLVM, which checking does not need.
     let gpu_clippy = Line::cargo(
         "clippy --package vitmae-tests --package vitmae-benches --package vitmae-cli --all-targets \
@@ -89,6 +95,11 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         counted("tests", tests.shown(), tests.argument("--").argument("--show-output")),
         counted("hub", hub.shown(), hub.argument("--").argument("--show-output")),
         counted("onnx", onnx.shown(), onnx.argument("--").argument("--show-output")),
+        Step {
+            name: "mpi",
+            again: mpi.shown(),
+            run: Box::new(move || mpi_tests(&mpi_clippy, mpi)),
+        },
         uncounted("documentation", documentation),
         counted("parity", "cargo xtask parity".to_owned(), parity::line(&[])?),
         uncounted("gpu clippy", gpu_clippy),
@@ -104,6 +115,13 @@ fn steps() -> anyhow::Result<Vec<Step>> {
             parity::line(&["--device".to_owned(), "lavapipe".to_owned()])?,
         ),
     ])
+}
+
+/// Trainings by several processes, over an Open MPI that is installed if it is missing.
+fn mpi_tests(clippy: &Line, line: Line) -> anyhow::Result<Count> {
+    open_mpi::ensure()?;
+    clippy.run()?;
+    run_and_count(&line.argument("--").argument("--show-output"))
 }
 
 /// Every kernel, and the model, on a software Vulkan that is installed if it is missing.
@@ -203,6 +221,7 @@ mod tests {
             "tests",
             "hub",
             "onnx",
+            "mpi",
             "documentation",
             "parity",
             "gpu clippy",

@@ -10,7 +10,7 @@ use vitmae_model::{Head, VitForImageClassification, VitMaeConfig};
 use vitmae_tensor::Device;
 use vitmae_trainer::data::ImageFolder;
 use vitmae_trainer::{
-    Classes, Confusion, Datasets, FinetuneConfig, Mix, Resume, RunConfig, classify, finetune,
+    Classes, Confusion, Datasets, FinetuneConfig, Mix, Resume, RunConfig, Team, classify, finetune,
 };
 use vitmae_weights::{LoadOptions, classifier_from_pretrained, inspect};
 
@@ -53,7 +53,7 @@ pub struct FinetuneArgs {
     /// Compute blocks again in the backward pass: less memory, a third more time, the same results
     #[arg(long)]
     recompute: bool,
-    /// Images of one batch
+    /// Images of one batch in one process
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
     /// Epochs in all
@@ -159,18 +159,22 @@ enum HeadName {
 }
 
 /// Runs `finetune`.
-pub fn run(args: &FinetuneArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
     let (train_root, test_root) = parts(&args.data_path)?;
     let (train, test) = (ImageFolder::open(&train_root)?, ImageFolder::open(&test_root)?);
     let classes = Classes::of(&train, &train_root)?;
     let labels = classes.same_for(&test, &test_root)?.labels;
-    let config = settings(args, classes, labels)?;
+    let mut config = settings(args, classes, labels)?;
+    config.run.team = team;
     let data = Datasets { train: Arc::new(train), evaluation: Some(Arc::new(test)) };
     let mut progress = Progress::new(global.quiet);
     let stop = signals::watch()?;
     let summary = finetune(&config, &data, device, &stop, &mut |event| progress.show(&event))?;
     drop(progress);
     let accuracy = summary.evaluation.and_then(|found| found.accuracy);
+    if !config.run.team.leads() {
+        return Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
+    }
     if global.json {
         let result = json!({
             "checkpoint": summary.checkpoint,

@@ -27,6 +27,7 @@ mod pictures;
 mod precision;
 mod presets;
 mod pretrain;
+mod processes;
 mod progress;
 mod recipes;
 mod reconstruct;
@@ -114,12 +115,22 @@ fn main() -> ExitCode {
             // What needs no device opens none: a driver that does not start is then no obstacle.
             let device = || device::open(&global);
             match cli.command {
-                Command::Pretrain(args) => pretrain::run(&args, &global, &device()?),
+                Command::Pretrain(args) => {
+                    let device = device()?;
+                    processes::together(&global, |global, team| {
+                        pretrain::run(&args, global, &device, team)
+                    })
+                }
                 Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
                 Command::Features(args) => features::run(&args, &global, &device()?),
                 Command::Knn(args) => classify::run_knn(&args, &global, &device()?),
                 Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),
-                Command::Finetune(args) => finetune::run(&args, &global, &device()?),
+                Command::Finetune(args) => {
+                    let device = device()?;
+                    processes::together(&global, |global, team| {
+                        finetune::run(&args, global, &device, team)
+                    })
+                }
                 Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
                 Command::Recipes(args) => recipes::run(&args, &global),
                 Command::Inspect(args) => inspect::run(&args, &global),

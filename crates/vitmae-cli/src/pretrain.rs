@@ -10,13 +10,13 @@ use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
 use vitmae_trainer::data::{Dataset, ImageFolder, MaskStrategy, OnBadSample};
-use vitmae_trainer::{Datasets, Resume, RunConfig, pretrain};
+use vitmae_trainer::{Datasets, Resume, RunConfig, Team, pretrain};
 use vitmae_weights::folder::read_json_text;
 
 use crate::exit::{BadInput, Usage};
 use crate::precision::PrecisionArgs;
 use crate::progress::Progress;
-use crate::{Global, presets, signals};
+use crate::{Global, presets, processes, signals};
 
 /// Example: vitmae pretrain --data-path photos --output-dir run --model tiny --epochs 100
 ///
@@ -64,7 +64,7 @@ pub struct PretrainArgs {
     /// Compute blocks again in the backward pass: less memory, a third more time, the same results
     #[arg(long)]
     recompute: bool,
-    /// Images of one batch
+    /// Images of one batch in one process
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
     /// Epochs in all
@@ -178,11 +178,12 @@ enum OnBad {
 }
 
 /// Runs the command.
-pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
     let mut progress = Progress::new(global.quiet);
     args.original.report(&progress)?;
+    processes::check_world_size(args.original.world_size, &team)?;
     let data = datasets(args)?;
-    let config = RunConfig { precision: args.precision.get(), ..settings(args)? };
+    let config = RunConfig { precision: args.precision.get(), team, ..settings(args)? };
     if config.warmup_epochs > config.epochs as f64 {
         progress.line(&format!(
             "warning: the warm-up of {} epochs is longer than the run of {}, which never reaches \
@@ -193,6 +194,9 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device) -> Result<u8> 
     let stop = signals::watch()?;
     let summary = pretrain(&config, &data, device, &stop, &mut |event| progress.show(&event))?;
     drop(progress);
+    if !config.team.leads() {
+        return Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
+    }
     if global.json {
         let result = json!({
             "checkpoint": summary.checkpoint,
@@ -302,10 +306,6 @@ impl OriginalFlags {
     fn report(&self, progress: &Progress) -> Result<()> {
         if self.start_epoch.is_some_and(|epoch| epoch > 0) {
             let message = "`--start-epoch` is not needed: `--resume` knows its step".to_owned();
-            return Err(Usage(message).into());
-        }
-        if self.world_size.is_some_and(|size| size > 1) {
-            let message = "`--world-size` above 1 is not possible in this build".to_owned();
             return Err(Usage(message).into());
         }
         let given = [

@@ -10,5 +10,8 @@ mod bad_input;
 mod doctor;
 #[path = "command/kill.rs"]
 mod kill;
+#[cfg(feature = "mpi")]
+#[path = "command/mpi.rs"]
+mod mpi;
 #[path = "command/results.rs"]
 mod results;

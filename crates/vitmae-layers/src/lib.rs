@@ -22,7 +22,7 @@ pub use dropout::{BlockDropout, BranchDropout, DropRates};
 pub use layer_norm::{LayerNorm, LayerNormCache};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpCache};
-pub use param::{MakeParam, Param};
+pub use param::{GradientsDone, MakeParam, Param};
 pub use transformer::{Sizes, Trace, Transformer, TransformerCache};
 pub use vitmae_tensor::TensorError;
 

@@ -18,6 +18,10 @@ pub struct Param {
 /// Makes a parameter from its name and shape: how a model is built.
 pub type MakeParam<'a, E> = dyn FnMut(String, &[usize]) -> Result<Param, E> + 'a;
 
+/// Told of parameters to whose gradients the backward pass under way adds nothing more, such as to send them to other
+/// processes at once.
+pub type GradientsDone<'a> = dyn FnMut(&[&Param]) -> Result<(), TensorError> + 'a;
+
 impl Param {
     /// A trainable parameter without a gradient.
     pub fn new(name: impl Into<String>, value: Tensor) -> Self {

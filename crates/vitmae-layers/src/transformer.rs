@@ -5,8 +5,8 @@ use vitmae_tensor::{Indices, Tensor};
 
 use crate::attention::chosen;
 use crate::{
-    Attention, Block, BlockCache, BlockDropout, LayerError, LayerNorm, LayerNormCache, Linear,
-    MakeParam, Mlp, Param,
+    Attention, Block, BlockCache, BlockDropout, GradientsDone, LayerError, LayerNorm,
+    LayerNormCache, Linear, MakeParam, Mlp, Param,
 };
 
 /// Blocks in order, then a norm.
@@ -175,11 +175,16 @@ impl Transformer {
         Ok((x, cache))
     }
 
-    /// Returns `dx` and adds to the gradients.
+    /// Returns `dx` and adds to the gradients; tells `done` of each block behind its pass.
     ///
     /// # Errors
-    /// [`LayerError`] if `dy` has not the shape of the output.
-    pub fn backward(&mut self, cache: TransformerCache, dy: Tensor) -> Result<Tensor, LayerError> {
+    /// [`LayerError`] if `dy` has not the shape of the output, and those of `done`.
+    pub fn backward(
+        &mut self,
+        cache: TransformerCache,
+        dy: Tensor,
+        done: &mut GradientsDone<'_>,
+    ) -> Result<Tensor, LayerError> {
         let norm_name = self.norm_name();
         let mut dx = match (&mut self.norm, cache.norm) {
             (Some(norm), Some(cache)) => {
@@ -200,6 +205,7 @@ impl Transformer {
                 }
             };
             dx = block.backward(cache, dx).map_err(LayerError::at(name))?;
+            done(&block.parameters()).map_err(LayerError::at(name))?;
         }
         Ok(dx)
     }

@@ -1,6 +1,6 @@
 //! The encoder with a linear classifier on top.
 
-use vitmae_layers::{LayerNorm, LayerNormCache, Linear, Param};
+use vitmae_layers::{GradientsDone, LayerNorm, LayerNormCache, Linear, Param};
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
@@ -137,6 +137,21 @@ impl VitForImageClassification {
         labels: Labels<'_>,
         options: &TrainOptions,
     ) -> Result<Tensor, ModelError> {
+        self.forward_backward_in_parts(pixels, labels, options, &mut |_| Ok(()))
+    }
+
+    /// [`forward_backward`](Self::forward_backward) that gives `done` parameters as soon as nothing more is added to
+    /// their gradients: each once, the head's first, then a block at a time from the last to the first.
+    ///
+    /// # Errors
+    /// As there, and those of `done`.
+    pub fn forward_backward_in_parts(
+        &mut self,
+        pixels: &Tensor,
+        labels: Labels<'_>,
+        options: &TrainOptions,
+        done: &mut GradientsDone<'_>,
+    ) -> Result<Tensor, ModelError> {
         let masking = self.all_patches(pixels, &options.forward)?;
         let problem = ProblemType::of(&self.config, labels)?;
         let rows = self.rows(masking.batch)?;
@@ -146,7 +161,8 @@ impl VitForImageClassification {
 
         let dlogits = problem.backward(&logits, labels, options.loss_scale)?;
         let dx = self.head_backward(head, &dlogits)?;
-        self.vit.backward(encoder, dx)?;
+        done(&self.head_parameters())?;
+        self.vit.backward(encoder, dx, done)?;
         Ok(loss)
     }
 
@@ -226,9 +242,13 @@ impl VitForImageClassification {
     /// Every parameter: encoder, `fc_norm` if there is one, classifier.
     pub fn parameters(&self) -> Vec<&Param> {
         let mut all = self.vit.parameters();
-        all.extend(self.fc_norm.iter().flat_map(LayerNorm::parameters));
-        all.extend(self.classifier.parameters());
+        all.extend(self.head_parameters());
         all
+    }
+
+    fn head_parameters(&self) -> Vec<&Param> {
+        let norm = self.fc_norm.iter().flat_map(LayerNorm::parameters);
+        norm.chain(self.classifier.parameters()).collect()
     }
 
     /// As [`parameters`](Self::parameters), to be changed.

@@ -1,6 +1,8 @@
 //! The decoder: from the kept tokens to a prediction of every patch.
 
-use vitmae_layers::{Linear, MakeParam, Param, Sizes, Transformer, TransformerCache};
+use vitmae_layers::{
+    GradientsDone, LayerNorm, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache,
+};
 use vitmae_tensor::ops::{self, Precision};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
 
@@ -126,14 +128,20 @@ impl VitMaeDecoder {
         &mut self,
         cache: DecoderCache,
         dlogits: Tensor,
+        done: &mut GradientsDone<'_>,
     ) -> Result<Tensor, ModelError> {
         let dremoved = self.prediction.backward(&cache.removed, &dlogits)?;
         drop((dlogits, cache.removed));
-        let dx = self.transformer.backward(cache.transformer, dremoved)?; // [B, 1 + L, E]
+        let dx = self.transformer.backward(cache.transformer, dremoved, done)?; // [B, 1 + L, E]
         let (ids, kept) = (&cache.ids_restore, cache.kept);
         ops::decoder_assembly_backward_mask_token(&dx, ids, kept, &mut self.mask_token.grad)?;
         let dvisible = ops::decoder_assembly_backward_visible(&dx, ids, kept)?;
-        Ok(self.embed.backward(&cache.latent, &dvisible)?)
+        let dlatent = self.embed.backward(&cache.latent, &dvisible)?;
+        let mut rest = vec![&self.mask_token, &self.position_embeddings];
+        rest.extend([&self.embed, &self.prediction].into_iter().flat_map(Linear::parameters));
+        rest.extend(self.transformer.norm.iter().flat_map(LayerNorm::parameters));
+        done(&rest)?;
+        Ok(dlatent)
     }
 
     fn assemble(

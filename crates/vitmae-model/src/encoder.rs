@@ -1,7 +1,8 @@
 //! The encoder: patch embedding, positions, masking, blocks, norm.
 
 use vitmae_layers::{
-    BlockDropout, DropRates, Linear, MakeParam, Param, Sizes, Transformer, TransformerCache,
+    BlockDropout, DropRates, GradientsDone, LayerNorm, Linear, MakeParam, Param, Sizes,
+    Transformer, TransformerCache,
 };
 use vitmae_tensor::ops::{self, Activation, Dropout, Precision, Stream};
 use vitmae_tensor::{Device, Indices, Tensor, TensorError};
@@ -203,8 +204,13 @@ impl VitMaeModel {
     }
 
     /// Adds to the gradients for `dy: [B, 1 + K, D]`, or of the rows that were asked for.
-    pub(crate) fn backward(&mut self, cache: EncoderCache, dy: Tensor) -> Result<(), ModelError> {
-        let mut dx = self.transformer.backward(cache.transformer, dy)?;
+    pub(crate) fn backward(
+        &mut self,
+        cache: EncoderCache,
+        dy: Tensor,
+        done: &mut GradientsDone<'_>,
+    ) -> Result<(), ModelError> {
+        let mut dx = self.transformer.backward(cache.transformer, dy, done)?;
         if let Some(dropout) = &cache.dropout {
             dx = ops::dropout_backward(&dx, dropout)?;
         }
@@ -224,7 +230,10 @@ impl VitMaeModel {
         }
         let dtokens = ops::encoder_assembly_backward_tokens(&dx)?;
         self.patch_embedding.backward_parameters(&cache.pixel_rows, &dtokens)?;
-        Ok(())
+        let mut rest = vec![&self.cls_token, &self.position_embeddings];
+        rest.extend(self.patch_embedding.parameters());
+        rest.extend(self.transformer.norm.iter().flat_map(LayerNorm::parameters));
+        Ok(done(&rest)?)
     }
 
     /// Kept patches with their positions, behind the class token: `[B, 1 + K, D]`; and their pixels.

@@ -1,6 +1,6 @@
 //! The masked autoencoder: encoder, decoder, loss, and the way back.
 
-use vitmae_layers::Param;
+use vitmae_layers::{GradientsDone, Param};
 use vitmae_tensor::ops::{self, Precision, Target};
 use vitmae_tensor::{Device, Tensor, TensorError};
 
@@ -130,6 +130,21 @@ impl VitMaeForPreTraining {
         masking: &Masking,
         options: &TrainOptions,
     ) -> Result<Tensor, ModelError> {
+        self.forward_backward_in_parts(pixels, masking, options, &mut |_| Ok(()))
+    }
+
+    /// [`forward_backward`](Self::forward_backward) that gives `done` parameters as soon as nothing more is added to
+    /// their gradients: each once, a block at a time from the last of the decoder to the first of the encoder.
+    ///
+    /// # Errors
+    /// As there, and those of `done`.
+    pub fn forward_backward_in_parts(
+        &mut self,
+        pixels: &Tensor,
+        masking: &Masking,
+        options: &TrainOptions,
+        done: &mut GradientsDone<'_>,
+    ) -> Result<Tensor, ModelError> {
         if !masking.removes_any() {
             return Err(ModelError::NothingRemoved { patches: masking.num_patches });
         }
@@ -150,8 +165,8 @@ impl VitMaeForPreTraining {
 
         let dlogits = ops::loss_backward(&logits, &patches, &mask, kind, options.loss_scale)?;
         drop((logits, patches));
-        let dlatent = self.decoder.backward(decoder, dlogits)?;
-        self.vit.backward(encoder, dlatent)?;
+        let dlatent = self.decoder.backward(decoder, dlogits, done)?;
+        self.vit.backward(encoder, dlatent, done)?;
         Ok(loss)
     }
 

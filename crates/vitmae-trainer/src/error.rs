@@ -181,6 +181,27 @@ pub enum TrainerError {
         /// The folder.
         folder: PathBuf,
     },
+    /// MPI does not start.
+    #[cfg(feature = "mpi")]
+    #[error("MPI {found}")]
+    Mpi {
+        /// What is in the way.
+        found: &'static str,
+    },
+    /// Another process of the run is gone.
+    #[error("the other processes of this run cannot be reached any more")]
+    TeamLost,
+    /// Processes that should train the same model do not.
+    #[error(
+        "process {rank} has other {what} than process 0\nhelp: every process needs the same program, the same \
+         options and the same files, on machines of one kind"
+    )]
+    ProcessesDiffer {
+        /// What differs.
+        what: &'static str,
+        /// The first process that differs, from 0.
+        rank: usize,
+    },
     /// Two checkpoints in a row could not be written.
     #[error("two checkpoints in a row could not be written; the last good one is kept")]
     SaveFailedTwice {
@@ -268,7 +289,14 @@ impl TrainerError {
             E::Setting { .. } | E::OutputNotEmpty { .. } => Failure::Usage,
             E::NonFinite { .. } => Failure::NonFinite,
             E::Weights(error) if error.is_io() => Failure::Io,
-            E::WorkerLost | E::Model(_) | E::Tensor(_) | E::Probe { .. } => Failure::Run,
+            #[cfg(feature = "mpi")]
+            E::Mpi { .. } => Failure::Run,
+            E::WorkerLost
+            | E::TeamLost
+            | E::ProcessesDiffer { .. }
+            | E::Model(_)
+            | E::Tensor(_)
+            | E::Probe { .. } => Failure::Run,
             E::NoImages { .. }
             | E::NoClass { .. }
             | E::OneClass { .. }

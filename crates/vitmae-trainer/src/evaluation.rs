@@ -9,8 +9,8 @@ use vitmae_image::{Filter, Image, ImageError, VitImageProcessor, center_crop, re
 use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;
 
-use crate::TrainerError;
 use crate::data::Dataset;
+use crate::{Team, TrainerError};
 
 /// Mean loss over every image of a set, `batch_size` at a time.
 ///
@@ -23,12 +23,24 @@ pub fn evaluate(
     seed: u64,
     batch_size: usize,
 ) -> Result<f64, TrainerError> {
+    evaluate_together(model, dataset, processor, seed, batch_size, &Team::default())
+}
+
+/// [`evaluate`] by several processes, which take batches in turn: the same bits as by one.
+pub(crate) fn evaluate_together(
+    model: &VitMaeForPreTraining,
+    dataset: &dyn Dataset,
+    processor: &VitImageProcessor,
+    seed: u64,
+    batch_size: usize,
+    team: &Team,
+) -> Result<f64, TrainerError> {
     let config = &model.config;
     let (height, width) = config.image_size;
     let patches = config.num_patches();
-    let mut sum = 0.0;
-    for first in (0..dataset.len()).step_by(batch_size.max(1)) {
-        let samples = first..(first + batch_size.max(1)).min(dataset.len());
+    let batch_size = batch_size.max(1);
+    let sums = team.spread(dataset.len().div_ceil(batch_size), |index| {
+        let samples = index * batch_size..((index + 1) * batch_size).min(dataset.len());
         let batch = samples.len();
         let (mut pixels, mut noise) = (Vec::new(), Vec::new());
         for sample in samples {
@@ -40,9 +52,10 @@ pub fn evaluate(
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
         let masking = Masking::from_noise(&noise, batch, patches, config.mask_ratio)?;
         let output = model.forward(&pixels, &masking, &ForwardOptions::default())?;
-        sum += f64::from(output.loss.unwrap_or(f32::NAN)) * batch as f64;
-    }
-    Ok(sum / dataset.len() as f64)
+        let sum = f64::from(output.loss.unwrap_or(f32::NAN)) * batch as f64;
+        Ok(sum.to_bits())
+    })?;
+    Ok(sums.into_iter().map(f64::from_bits).sum::<f64>() / dataset.len() as f64)
 }
 
 /// The pixels of an image of a set for a model with `config`, `[C, H, W]`.

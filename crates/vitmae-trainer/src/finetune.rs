@@ -13,7 +13,7 @@ use crate::evaluation::pixels_of;
 use crate::mix::{Mix, Pixels};
 use crate::run::{Evaluation, Task, run};
 use crate::{
-    Classes, Confusion, Datasets, Event, Groups, RunConfig, StopFlag, Summary, TrainState,
+    Classes, Confusion, Datasets, Event, Groups, RunConfig, StopFlag, Summary, Team, TrainState,
     TrainerError,
 };
 
@@ -210,13 +210,10 @@ impl Task for FinetuneConfig {
         model: &VitForImageClassification,
         dataset: &dyn Dataset,
     ) -> Result<Evaluation, TrainerError> {
-        let (loss, predictions) = classify(
-            model,
-            dataset,
-            Some(&self.evaluation_labels),
-            &run.processor,
-            run.batch_size,
-        )?;
+        let labels = Some(self.evaluation_labels.as_slice());
+        let RunConfig { processor, batch_size, team, .. } = run;
+        let (loss, predictions) =
+            classify_together(model, dataset, labels, processor, *batch_size, team)?;
         let count = self.classes.names.len();
         let confusion = Confusion::new(count, &self.evaluation_labels, &predictions);
         Ok(Evaluation { loss, accuracy: Some(confusion.accuracy()) })
@@ -271,11 +268,24 @@ pub fn classify(
     processor: &vitmae_image::VitImageProcessor,
     batch_size: usize,
 ) -> Result<(f64, Vec<usize>), TrainerError> {
+    classify_together(model, dataset, labels, processor, batch_size, &Team::default())
+}
+
+/// [`classify`] by several processes, which take batches in turn: the same bits as by one.
+fn classify_together(
+    model: &VitForImageClassification,
+    dataset: &dyn Dataset,
+    labels: Option<&[usize]>,
+    processor: &vitmae_image::VitImageProcessor,
+    batch_size: usize,
+    team: &Team,
+) -> Result<(f64, Vec<usize>), TrainerError> {
     let config = &model.config;
     let (height, width) = config.image_size;
-    let (mut sum, mut predictions) = (0.0, Vec::new());
-    for first in (0..dataset.len()).step_by(batch_size.max(1)) {
-        let samples = first..(first + batch_size.max(1)).min(dataset.len());
+    let batch_size = batch_size.max(1);
+    let batches = team.spread(dataset.len().div_ceil(batch_size), |index| {
+        let (mut losses, mut predictions) = (Vec::new(), Vec::new());
+        let samples = index * batch_size..((index + 1) * batch_size).min(dataset.len());
         let shape = [samples.len(), config.num_channels, height, width];
         let mut pixels = Vec::new();
         for sample in samples.clone() {
@@ -287,12 +297,16 @@ pub fn classify(
         for (row, sample) in scores.chunks(config.num_labels()).zip(samples) {
             let best = |best: usize, at: usize| if row[at] > row[best] { at } else { best };
             predictions.push((0..row.len()).fold(0, best));
-            sum += labels.map_or(f64::NAN, |labels| {
+            let loss = labels.map_or(f64::NAN, |labels| {
                 let largest = row.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
                 let exp = row.iter().map(|&x| f64::from(x - largest).exp()).sum::<f64>();
                 exp.ln() + f64::from(largest) - f64::from(row[labels[sample]])
             });
+            losses.push(loss.to_bits());
         }
-    }
-    Ok((sum / dataset.len() as f64, predictions))
+        Ok((losses, predictions))
+    })?;
+    let (losses, predictions): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
+    let sum: f64 = losses.concat().into_iter().map(f64::from_bits).sum();
+    Ok((sum / dataset.len() as f64, predictions.concat()))
 }

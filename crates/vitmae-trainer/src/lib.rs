@@ -20,14 +20,18 @@ mod event;
 mod event_file;
 pub mod features;
 mod finetune;
+mod gradient_sums;
 pub mod knn;
 pub mod linear_probe;
 mod metrics;
 mod mix;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod pretrain;
 mod run;
 pub mod schedule;
 mod stop;
+mod team;
 mod train_state;
 mod trainable;
 
@@ -40,8 +44,11 @@ pub use finetune::{FinetuneConfig, classify, finetune};
 pub use linear_probe::linear_probe;
 pub use metrics::MetricsLog;
 pub use mix::Mix;
+#[cfg(feature = "mpi")]
+pub use mpi::MpiProcesses;
 pub use pretrain::pretrain;
 pub use run::{Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig, Summary};
 pub use stop::StopFlag;
+pub use team::{Collective, Team};
 pub use train_state::{TrainState, Update};
 pub use trainable::Trainable;

@@ -7,7 +7,7 @@ use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::data::{Batch, Dataset};
-use crate::evaluation::evaluate;
+use crate::evaluation::evaluate_together;
 use crate::run::{Evaluation, Task, run};
 use crate::{Datasets, Event, RunConfig, StopFlag, Summary, TrainState, TrainerError};
 
@@ -68,7 +68,8 @@ impl Task for Pretraining {
         model: &VitMaeForPreTraining,
         dataset: &dyn Dataset,
     ) -> Result<Evaluation, TrainerError> {
-        let loss = evaluate(model, dataset, &run.processor, run.seed, run.batch_size)?;
+        let RunConfig { processor, seed, batch_size, team, .. } = run;
+        let loss = evaluate_together(model, dataset, processor, *seed, *batch_size, team)?;
         Ok(Evaluation { loss, accuracy: None })
     }
 }

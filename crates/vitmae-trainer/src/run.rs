@@ -3,6 +3,7 @@
 
 mod config;
 mod dump;
+mod resume;
 mod saver;
 mod task;
 
@@ -11,17 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::Pretrained;
 
 use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
 use crate::data::{BadSample, BadSampleLog, Batch, BatchMaker, BatchPlan, Dataset, Prefetch};
+use crate::gradient_sums::GradientSums;
 use crate::{
     Event, MetricsLog, Started, Step, StopFlag, TrainState, Trainable, TrainerError, Update,
 };
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
+use resume::find_checkpoint;
 use saver::Saver;
 pub use task::Evaluation;
 pub(crate) use task::Task;
@@ -67,8 +70,12 @@ pub(crate) fn run<T: Task>(
             found: plan.images,
             needed: config.effective_batch() as u64,
             batch_size: plan.batch_size,
-            accumulation: plan.accumulation,
+            accumulation: plan.accumulation * plan.processes,
         });
+    }
+    if !config.team.leads() {
+        return Run::set_up(task, config, data, plan, device, &mut |_| {})?
+            .train(stop, &mut |_| {});
     }
     let output = &config.output_dir;
     fs::create_dir_all(output).map_err(failed("create", output))?;
@@ -100,7 +107,10 @@ struct Launched {
     lr: f64,
     losses: Vec<Tensor>,
     gradient_norm: Tensor,
+    /// Of this process.
     samples: Vec<u64>,
+    /// Of all.
+    images: u64,
     batches: Vec<u64>,
     start: Instant,
     data_seconds: f64,
@@ -116,7 +126,8 @@ struct Run<'a, T: Task> {
     state: TrainState<T::Model>,
     progress: Progress,
     saver: Saver,
-    log: MetricsLog,
+    /// Where this process leads.
+    log: Option<MetricsLog>,
     bad_samples: BadSampleLog,
     /// The next batch, where it crosses to the device ahead of time.
     ready: Option<Result<Ready<T::Input>, TrainerError>>,
@@ -140,7 +151,9 @@ impl<'a, T: Task> Run<'a, T> {
         if let (Some(own), Some(all)) = (task.identity(), identity.as_object_mut()) {
             all.insert("task".to_owned(), own);
         }
-        let resume = find_checkpoint(config, on_event)?;
+        let team = &config.team;
+        team.same("settings or images", text_hash(&identity.to_string()))?;
+        let resume = team.ask_leader(|| find_checkpoint(config, on_event))?;
         let (mut state, mut progress) = match &resume {
             Some(folder) => {
                 restore(folder, device, config.adamw, |folder| task.load(folder, device))?
@@ -156,6 +169,7 @@ impl<'a, T: Task> Run<'a, T> {
         state.model.set_precision(config.precision);
         state.recompute = config.recompute;
         state.drop_path = task.drop_path();
+        state.sums = GradientSums::new(team.clone());
         if let Some(folder) = &resume {
             let differences = config::differences(&progress.identity, &identity);
             if !differences.is_empty() && !config.override_settings {
@@ -165,12 +179,16 @@ impl<'a, T: Task> Run<'a, T> {
             progress.identity = identity;
         }
         let store = CheckpointStore::new(output, &progress.run);
-        store.sweep()?;
+        let mut log = None;
+        if team.leads() {
+            store.sweep()?;
+            log = Some(MetricsLog::open(&output.join("log.txt"), config.log_dir.as_deref())?);
+        }
         let hash = text_hash(&progress.identity.to_string());
         let mut run = Run {
             task,
             saver: Saver::new(store, hash, config.keep_last),
-            log: MetricsLog::open(&output.join("log.txt"), config.log_dir.as_deref())?,
+            log,
             bad_samples: BadSampleLog::open(
                 &output.join("bad_samples.jsonl"),
                 data.train.len(),
@@ -188,6 +206,7 @@ impl<'a, T: Task> Run<'a, T> {
             evaluation: None,
             resumed_from: resume,
         };
+        run.state.compare()?;
         run.announce(on_event)?;
         Ok(run)
     }
@@ -207,7 +226,7 @@ impl<'a, T: Task> Run<'a, T> {
         if let Some(folder) = &self.resumed_from {
             let step = self.state.step();
             on_event(Event::Resumed { folder, step });
-            self.log.write(&json!({"kind": "resume", "step": step}))?;
+            self.write_log(&json!({"kind": "resume", "step": step}))?;
         }
         Ok(())
     }
@@ -217,11 +236,14 @@ impl<'a, T: Task> Run<'a, T> {
         stop: &StopFlag,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary<T::Model>, TrainerError> {
-        let accumulation = self.plan.accumulation;
-        let batches = self.state.step() * accumulation..self.total_steps() * accumulation;
-        let mut prefetch = Prefetch::start(self.batch_maker(), batches, self.config.workers)?;
+        let team = &self.config.team;
+        let batches = self.plan.accumulation * self.plan.processes;
+        let batches = self.state.step() * batches..self.total_steps() * batches;
+        let own = batches.skip(team.rank()).step_by(team.size());
+        let mut prefetch = Prefetch::start(self.batch_maker(), own, self.config.workers)?;
         let mut saved_at = self.resumed_from.as_ref().map(|_| self.state.step());
-        while self.state.step() < self.total_steps() && stop.get().is_none() {
+        let mut stopped = team.agree(stop.get())?;
+        while self.state.step() < self.total_steps() && stopped.is_none() {
             self.update(&mut prefetch, on_event)?;
             let step = self.state.step();
             let per_epoch = self.plan.updates_per_epoch();
@@ -234,9 +256,13 @@ impl<'a, T: Task> Run<'a, T> {
                 self.end_epoch(step / per_epoch, on_event)?;
             }
             if saves {
-                self.saver.start(self.snapshot(), on_event)?;
+                self.state.compare()?;
+                if team.leads() {
+                    self.saver.start(self.snapshot(), on_event)?;
+                }
                 saved_at = Some(step);
             }
+            stopped = team.agree(stop.get())?;
         }
         self.settle(on_event)?;
         self.saver.finish(on_event)?;
@@ -244,15 +270,18 @@ impl<'a, T: Task> Run<'a, T> {
         let on_disk = self.saver.newest().or(self.resumed_from.as_ref()).cloned();
         let checkpoint = match on_disk.filter(|_| saved_at == Some(step)) {
             Some(folder) if folder.ends_with(checkpoint::folder_name(step)) => folder,
+            _ if !team.leads() => self.config.output_dir.join(checkpoint::folder_name(step)),
             _ => self.saver.last(self.snapshot(), on_event)?,
         };
+        // Nobody leaves before the last checkpoint is there: a launcher may end the others then.
+        team.agree(None)?;
         Ok(Summary {
             model: self.state.model.clone(),
             step,
             last_loss: self.last_loss,
             evaluation: self.evaluation,
             checkpoint,
-            stopped: stop.get().filter(|_| step < self.total_steps()),
+            stopped: stopped.filter(|_| step < self.total_steps()),
         })
     }
 
@@ -265,16 +294,18 @@ impl<'a, T: Task> Run<'a, T> {
         let start = Instant::now();
         let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
         let mut data_seconds = 0.0;
-        for _ in 0..self.plan.accumulation {
+        let (team, accumulation) = (&self.config.team, self.plan.accumulation);
+        for batch in 0..accumulation {
             let ready = match self.ready.take() {
                 Some(ready) => ready,
                 None => self.next_batch(prefetch),
             }?;
-            for bad in &ready.bad {
-                if self.bad_samples.record(bad)? {
+            for bad in &team.gather(ready.bad.clone())?.concat() {
+                if team.leads() && self.bad_samples.record(bad)? {
                     on_event(Event::BadSample(bad));
                 }
             }
+            self.state.sums.last_batch = batch + 1 == accumulation;
             losses.push(self.accumulate(&ready)?);
             data_seconds += ready.waited;
             samples.extend(ready.samples);
@@ -286,6 +317,7 @@ impl<'a, T: Task> Run<'a, T> {
         }
         let epoch = self.plan.fractional_epoch(self.state.step());
         let lr = self.config.schedule().at(epoch);
+        let (losses, images) = self.state.shared(losses, samples.len() as u64)?;
         let Update { step, gradient_norm } = self.state.update(lr, self.config.clip_grad)?;
         self.launched.push(Launched {
             step,
@@ -294,6 +326,7 @@ impl<'a, T: Task> Run<'a, T> {
             losses,
             gradient_norm,
             samples,
+            images,
             batches,
             start,
             data_seconds,
@@ -320,12 +353,11 @@ impl<'a, T: Task> Run<'a, T> {
         // What a GPU does has no times of its own.
         let seconds = start.elapsed().as_secs_f64() / count;
         for (update, loss, gradient_norm) in results {
-            let Launched { step, epoch, lr, data_seconds, .. } = update;
-            let images = update.samples.len() as u64;
+            let Launched { step, epoch, lr, data_seconds, images, .. } = update;
             self.progress.epoch_loss += loss;
             self.progress.epoch_updates += 1;
             self.last_loss = Some(loss);
-            self.log.write(&json!({
+            self.write_log(&json!({
                 "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
                 "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
             }))?;
@@ -363,11 +395,12 @@ impl<'a, T: Task> Run<'a, T> {
     }
 
     fn accumulate(&mut self, batch: &Ready<T::Input>) -> Result<Tensor, TrainerError> {
-        let (weight, draws) = (self.weight(), (self.config.seed, batch.number));
+        let weight = self.weight() / self.plan.processes as f64;
+        let draws = (self.config.seed, batch.number);
         self.task.accumulate(&mut self.state, &batch.pixels, &batch.input, weight, draws)
     }
 
-    /// The share of one batch in the loss of its update.
+    /// The share of one batch in the loss of its update in this process.
     fn weight(&self) -> f64 {
         1.0 / self.plan.accumulation as f64
     }
@@ -381,7 +414,7 @@ impl<'a, T: Task> Run<'a, T> {
         (self.progress.epoch_loss, self.progress.epoch_updates) = (0.0, 0);
         let step = self.state.step();
         let lr = self.config.schedule().at(self.plan.fractional_epoch(step - 1));
-        self.log.write(&json!({
+        self.write_log(&json!({
             "kind": "epoch", "train_lr": lr, "train_loss": train_loss, "epoch": epoch - 1,
             "step": step,
         }))?;
@@ -398,10 +431,14 @@ impl<'a, T: Task> Run<'a, T> {
             if let Some(accuracy) = accuracy {
                 line["val_accuracy"] = accuracy.into();
             }
-            self.log.write(&line)?;
+            self.write_log(&line)?;
             on_event(Event::Evaluated { step, loss, accuracy, images: dataset.len() as u64 });
         }
         Ok(())
+    }
+
+    fn write_log(&mut self, line: &Value) -> Result<(), TrainerError> {
+        self.log.as_mut().map_or(Ok(()), |log| log.write(line))
     }
 
     fn snapshot(&self) -> Snapshot<T::Model> {
@@ -434,38 +471,6 @@ impl<'a, T: Task> Run<'a, T> {
     fn save_interval(&self) -> u64 {
         let epochs = self.config.save_every_epochs * self.plan.updates_per_epoch();
         self.config.save_every_steps.unwrap_or(epochs)
-    }
-}
-
-/// The checkpoint to resume from, if any.
-fn find_checkpoint(
-    config: &RunConfig,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<Option<PathBuf>, TrainerError> {
-    let folder = &config.output_dir;
-    if let Resume::From(checkpoint) = &config.resume {
-        return Ok(Some(checkpoint::open(checkpoint)?.folder));
-    }
-    let (found, mut skipped) = checkpoint::newest(folder)?;
-    if config.resume == Resume::Never {
-        if found.is_some() || !skipped.is_empty() {
-            return Err(TrainerError::OutputNotEmpty { folder: folder.clone() });
-        }
-        return Ok(None);
-    }
-    for skipped in &skipped {
-        let (folder, flaw) = (&skipped.folder, &skipped.flaw);
-        on_event(Event::CheckpointSkipped { folder, flaw });
-    }
-    match found {
-        Some(found) => Ok(Some(found.folder)),
-        // Starting again beside damaged checkpoints would hide that work was lost.
-        None if !skipped.is_empty() => {
-            let found = skipped.len();
-            let source = Box::new(skipped.swap_remove(0).flaw);
-            Err(TrainerError::NoUsableCheckpoint { folder: folder.clone(), found, source })
-        }
-        None => Ok(None),
     }
 }
 

@@ -5,11 +5,14 @@
 //! device: losses and norms stay tensors until they are read.
 
 use vitmae_cpu::random::Stream;
+use vitmae_layers::GradientsDone;
 use vitmae_model::{
     Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
 };
 use vitmae_tensor::{Tensor, ops};
 
+use crate::gradient_sums::GradientSums;
+use crate::team::Pending;
 use crate::{AdamW, AdamWOptions, Trainable, TrainerError};
 
 /// Model, optimizer and the number of updates made.
@@ -24,6 +27,8 @@ pub struct TrainState<M = VitMaeForPreTraining> {
     pub recompute: bool,
     /// As [`TrainOptions::drop_path`].
     pub drop_path: f64,
+    /// How gradients become those of all processes.
+    pub(crate) sums: GradientSums,
     step: u64,
     /// Factor of the next update's gradient; 0 once a loss or a norm was not finite.
     scale: Tensor,
@@ -55,7 +60,8 @@ impl<M: Trainable> TrainState<M> {
         step: u64,
     ) -> Result<TrainState<M>, TrainerError> {
         let scale = Tensor::from_slice(model.device(), &[], &[1.0])?;
-        Ok(TrainState { model, optimizer, recompute: false, drop_path: 0.0, step, scale })
+        let (recompute, drop_path, sums) = (false, 0.0, GradientSums::default());
+        Ok(TrainState { model, optimizer, recompute, drop_path, sums, step, scale })
     }
 
     /// Updates made.
@@ -82,6 +88,7 @@ impl<M: Trainable> TrainState<M> {
     /// # Errors
     /// [`TrainerError::Tensor`].
     pub fn update(&mut self, lr: f64, clip: Option<f64>) -> Result<Update, TrainerError> {
+        self.sums.finish(self.model.parameters_mut())?;
         let gradient_norm = self.gradient_norm()?;
         ops::clip_scale(&gradient_norm, clip, &mut self.scale)?;
         self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
@@ -98,6 +105,38 @@ impl<M: Trainable> TrainState<M> {
             recompute: self.recompute,
             ..TrainOptions::default()
         }
+    }
+
+    /// Checks that all processes hold the same model, to the bit.
+    pub(crate) fn compare(&self) -> Result<(), TrainerError> {
+        let team = &self.sums.team;
+        if team.others().is_none() {
+            return Ok(());
+        }
+        let mut sum = 0;
+        for parameter in self.model.parameters() {
+            for value in parameter.value.to_vec()? {
+                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
+            }
+        }
+        team.same("weights", format!("{sum:08x}"))
+    }
+
+    /// Means over all processes of the losses of an update's batches, and the images of all; the same bits everywhere.
+    pub(crate) fn shared(
+        &mut self,
+        losses: Vec<Tensor>,
+        images: u64,
+    ) -> Result<(Vec<Tensor>, u64), TrainerError> {
+        let team = &self.sums.team;
+        let Some(others) = team.others() else { return Ok((losses, images)) };
+        let values = losses.iter().map(Tensor::item).chain([Ok(images as f32)]);
+        let pending = Pending::start(others, values.collect::<Result<_, _>>()?);
+        let mut sums = pending.wait(losses.len() + 1)?;
+        let images = sums.pop().unwrap_or_default() as u64;
+        let (device, count) = (self.model.device().clone(), team.size() as f32);
+        let mean = |sum: f32| self.watch(Tensor::from_slice(&device, &[], &[sum / count])?);
+        Ok((sums.into_iter().map(mean).collect::<Result<_, _>>()?, images))
     }
 
     /// Remembers whether a loss was finite.
@@ -125,7 +164,8 @@ impl TrainState {
         draws: (u64, u64),
     ) -> Result<Tensor, TrainerError> {
         let options = self.options(weight, draws);
-        let loss = self.model.forward_backward(pixels, masking, &options)?;
+        let done: &mut GradientsDone<'_> = &mut |parameters| self.sums.start(parameters);
+        let loss = self.model.forward_backward_in_parts(pixels, masking, &options, done)?;
         self.watch(loss)
     }
 
@@ -161,7 +201,8 @@ impl TrainState<VitForImageClassification> {
         draws: (u64, u64),
     ) -> Result<Tensor, TrainerError> {
         let options = self.options(weight, draws);
-        let loss = self.model.forward_backward(pixels, labels, &options)?;
+        let done: &mut GradientsDone<'_> = &mut |parameters| self.sums.start(parameters);
+        let loss = self.model.forward_backward_in_parts(pixels, labels, &options, done)?;
         self.watch(loss)
     }
 }

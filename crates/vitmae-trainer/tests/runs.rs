@@ -15,3 +15,5 @@ mod exactness;
 mod finetuning;
 #[path = "runs/guards.rs"]
 mod guards;
+#[path = "runs/together.rs"]
+mod together;

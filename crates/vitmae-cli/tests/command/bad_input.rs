@@ -193,3 +193,21 @@ fn a_loss_that_is_no_number_has_its_own_code() {
     Call::of(call).failed(4, "no update was made");
     assert!(place.path("run/nan_dump").is_dir());
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn one_of_several_processes_is_refused_by_a_build_for_one() {
+    let place = Workplace::new(8);
+    Call::of(with_size(place.pretrain("one", &["-q"]), "1")).succeeded();
+    let call = Call::of(with_size(place.pretrain("four", &[]), "4"));
+    call.failed(2, "this is one of 4 processes, but this build cannot train with several");
+    assert!(!place.path("four").exists());
+    let call = Call::of(place.pretrain("four", &["--world_size", "4"]));
+    call.failed(2, "`--world-size` is 4, but 1 is running");
+}
+
+#[cfg(not(feature = "mpi"))]
+fn with_size(mut command: std::process::Command, size: &str) -> std::process::Command {
+    command.env("OMPI_COMM_WORLD_SIZE", size);
+    command
+}

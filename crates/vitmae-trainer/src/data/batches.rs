@@ -21,10 +21,12 @@ const SUBSTITUTES: u64 = 32;
 pub struct BatchPlan {
     /// Images in the data set.
     pub images: u64,
-    /// Images of one batch.
+    /// Images of one batch in one process.
     pub batch_size: u64,
-    /// Batches of one update.
+    /// Batches of one update in one process.
     pub accumulation: u64,
+    /// Processes that train together. They take batches in turn: process r of n has those whose number is r modulo n.
+    pub processes: u64,
 }
 
 impl BatchPlan {
@@ -45,12 +47,13 @@ impl BatchPlan {
 
     /// Epoch of batch number `batch`, and the position of its first image in that epoch's order.
     pub fn place(&self, batch: u64) -> (u64, u64) {
-        let per_epoch = (self.updates_per_epoch() * self.accumulation).max(1);
+        let per_epoch = self.updates_per_epoch() * self.accumulation * self.processes;
+        let per_epoch = per_epoch.max(1);
         (batch / per_epoch, batch % per_epoch * self.batch_size)
     }
 
     fn batches_per_loader_epoch(&self) -> u64 {
-        self.images / self.batch_size.max(1)
+        self.images / (self.batch_size * self.processes).max(1)
     }
 }
 

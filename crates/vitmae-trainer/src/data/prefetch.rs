@@ -1,9 +1,8 @@
 //! Batches made ahead of time on threads, handed out in the order of their numbers.
 //!
-//! Worker `w` of `W` makes the batches `first + w`, `first + w + W`, … into a channel of its own,
+//! Worker `w` of `W` makes every `W`th batch from the `w`th on into a channel of its own,
 //! and the reader goes round the channels: which thread is faster changes nothing.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
@@ -15,9 +14,10 @@ use crate::TrainerError;
 pub struct Prefetch {
     channels: Vec<Receiver<Result<Batch, TrainerError>>>,
     workers: Vec<JoinHandle<()>>,
-    next: u64,
-    first: u64,
-    end: u64,
+    /// The channel of the next batch; none after the last.
+    next: Option<usize>,
+    /// What comes behind it.
+    rest: Box<dyn Iterator<Item = u64> + Send>,
 }
 
 impl Prefetch {
@@ -28,18 +28,19 @@ impl Prefetch {
     /// [`TrainerError::Thread`] if the system gives no thread.
     pub fn start(
         maker: Arc<BatchMaker>,
-        numbers: Range<u64>,
+        numbers: impl Iterator<Item = u64> + Clone + Send + 'static,
         workers: usize,
     ) -> Result<Prefetch, TrainerError> {
         let workers = workers.max(1);
-        let (first, end) = (numbers.start, numbers.end);
-        let mut prefetch =
-            Prefetch { channels: Vec::new(), workers: Vec::new(), next: first, first, end };
+        let mut rest = Box::new(numbers.clone());
+        let next = rest.next().map(|_| 0);
+        let mut prefetch = Prefetch { channels: Vec::new(), workers: Vec::new(), next, rest };
         for worker in 0..workers {
             let (sender, receiver) = sync_channel(1);
             let maker = Arc::clone(&maker);
+            let own = numbers.clone().skip(worker).step_by(workers);
             let work = move || {
-                for number in (first + worker as u64..end).step_by(workers) {
+                for number in own {
                     let batch = maker.make(number);
                     let failed = batch.is_err();
                     // Nobody listens once the reader is dropped.
@@ -58,7 +59,7 @@ impl Prefetch {
 
     /// Whether every batch has been handed out.
     pub fn is_done(&self) -> bool {
-        self.next >= self.end
+        self.next.is_none()
     }
 
     /// The next batch; `None` after the last.
@@ -66,11 +67,8 @@ impl Prefetch {
     /// # Errors
     /// Those of [`BatchMaker::make`], and [`TrainerError::WorkerLost`] if a thread died.
     pub fn next_batch(&mut self) -> Option<Result<Batch, TrainerError>> {
-        if self.is_done() {
-            return None;
-        }
-        let channel = ((self.next - self.first) % self.channels.len() as u64) as usize;
-        self.next += 1;
+        let channel = self.next?;
+        self.next = self.rest.next().map(|_| (channel + 1) % self.channels.len());
         Some(self.channels[channel].recv().unwrap_or(Err(TrainerError::WorkerLost)))
     }
 }

@@ -9,7 +9,10 @@ use vitmae_tensor::ops::Precision;
 
 use crate::data::{Augmentation, BatchPlan, Dataset, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
-use crate::{AdamWOptions, TrainerError};
+use crate::{AdamWOptions, Team, TrainerError};
+
+/// The number of processes in an identity.
+const PROCESSES: &str = "processes";
 
 /// Mean of ImageNet's colours, the default of the recipe.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -49,7 +52,7 @@ pub struct RunConfig {
     pub precision: Precision,
     /// Whether blocks run forward again in the backward pass to save memory; it changes no result.
     pub recompute: bool,
-    /// Images of one batch.
+    /// Images of one batch in one process.
     pub batch_size: usize,
     /// Batches of one update.
     pub accumulation: usize,
@@ -93,6 +96,8 @@ pub struct RunConfig {
     pub resume: Resume,
     /// Whether to resume under other settings than the checkpoint's.
     pub override_settings: bool,
+    /// The processes that train together; by default this one alone.
+    pub team: Team,
 }
 
 impl RunConfig {
@@ -147,6 +152,7 @@ impl RunConfig {
             sync_every: 10,
             resume: Resume::Auto,
             override_settings: false,
+            team: Team::default(),
         }
     }
 
@@ -187,9 +193,9 @@ impl RunConfig {
         range("max_bad_fraction", fraction, "from 0 to 1", |f| (0.0..=1.0).contains(&f))
     }
 
-    /// Images of one update.
+    /// Images of one update, over all processes.
     pub fn effective_batch(&self) -> usize {
-        self.batch_size * self.accumulation
+        self.batch_size * self.accumulation * self.team.size()
     }
 
     /// The highest learning rate.
@@ -213,6 +219,7 @@ impl RunConfig {
             images: images as u64,
             batch_size: self.batch_size as u64,
             accumulation: self.accumulation as u64,
+            processes: self.team.size() as u64,
         }
     }
 
@@ -254,6 +261,10 @@ impl RunConfig {
         if self.mask_strategy != MaskStrategy::Random {
             identity["masking"] = format!("{:?}", self.mask_strategy).to_lowercase().into();
         }
+        // Nor have those of one process a number of them.
+        if self.team.size() > 1 {
+            identity[PROCESSES] = self.team.size().into();
+        }
         identity
     }
 }
@@ -271,9 +282,19 @@ fn range(
 }
 
 /// The keys on which two identities differ, as "`key` found, now expected".
+///
+/// Another number of processes is no difference where an update has as many images as before.
 pub(crate) fn differences(found: &Value, expected: &Value) -> Vec<String> {
     let mut all = Vec::new();
     collect("", found, expected, &mut all);
+    let images = |of: &Value| {
+        let number = |key| of[key].as_u64();
+        Some(number("batch_size")? * number("accum_iter")? * number(PROCESSES).unwrap_or(1))
+    };
+    if found[PROCESSES] != expected[PROCESSES] && images(found) == images(expected) {
+        let split = [PROCESSES, "batch_size", "accum_iter"].map(|key| format!("`{key}` "));
+        all.retain(|difference| !split.iter().any(|key| difference.starts_with(key)));
+    }
     all
 }
 

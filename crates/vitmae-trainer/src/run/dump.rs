@@ -48,9 +48,13 @@ pub(super) fn write<T: Task>(
         "first_bad_gradient": bad_gradient.map(|parameter| parameter.name.clone()),
         "settings": run.progress.identity,
     });
-    let path = dump.join(format!("step-{step:08}.json"));
+    let team = &run.config.team;
+    let whose = if team.size() > 1 { format!("-process-{}", team.rank()) } else { String::new() };
+    let path = dump.join(format!("step-{step:08}{whose}.json"));
     let written =
         fs::create_dir_all(&dump).and_then(|()| fs::write(&path, format!("{report:#}\n")));
+    // All see the same number and each writes its own images; the first to leave may end the others.
+    let _ = team.agree(None);
     match written {
         Ok(()) => TrainerError::NonFinite { step, what, value, dump: path },
         Err(source) => TrainerError::Io { action: "write", path, source },

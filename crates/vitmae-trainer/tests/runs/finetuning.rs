@@ -179,3 +179,25 @@ fn another_recipe_does_not_resume_and_wrong_settings_are_named() {
         assert!(message.starts_with(&format!("`{key}` is ")), "{message}");
     }
 }
+
+#[test]
+fn several_processes_are_one_that_accumulates_in_all_that_is_drawn() {
+    use crate::together::{assert_same_weights, by};
+    use vitmae_trainer::Team;
+    let [one, two] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let run = |folder: &Path, team: Team, accumulation| {
+        let mut config = config(folder);
+        (config.run.team, config.run.accumulation) = (team, accumulation);
+        run(&config, None)
+    };
+    let expected = run(one.path(), Team::default(), 2);
+    let found = by(2, |team| run(two.path(), team, 1));
+    for found in &found {
+        assert_eq!(found.step, 6);
+        assert_same_weights(&found.model.parameters(), &expected.model.parameters());
+    }
+    assert_eq!(bits(&found[0].model), bits(&found[1].model));
+    let [a, b] = [&found[0], &expected].map(|summary| summary.evaluation.unwrap());
+    assert_eq!(a.accuracy, b.accuracy);
+    assert!((a.loss - b.loss).abs() < 1e-6 * b.loss, "{} is not {}", a.loss, b.loss);
+}
