@@ -58,6 +58,9 @@ fn pretrain(place: &Workplace, out: &str, batch_size: &str, more: &[&str]) -> Co
     command
 }
 
+/// 400 updates, a checkpoint every 20: time enough to end a job in the middle.
+const LONG: [&str; 5] = ["-q", "--epochs", "100", "--save-every-steps", "20"];
+
 /// The values of `key` in the lines of the log that have it.
 fn curve(folder: &Path, key: &str) -> Vec<f64> {
     let log = fs::read_to_string(folder.join("log.txt")).unwrap();
@@ -113,10 +116,9 @@ fn four_processes_are_one_with_the_batch_of_all_and_always_the_same() {
 fn a_signal_to_one_stops_all_at_one_step_and_two_go_on() {
     let Some(_alone) = ready() else { return };
     let place = place();
-    let long = ["-q", "--epochs", "100"];
-    Call::of(pretrain(&place, "whole", "8", &long)).succeeded();
-    let mut child = Marked::start(&place, 4, &pretrain(&place, "run", "2", &long));
-    child.wait_for_step(&place.path("run"), 9);
+    Call::of(pretrain(&place, "whole", "8", &LONG)).succeeded();
+    let mut child = Marked::start(&place, 4, &pretrain(&place, "run", "2", &LONG));
+    child.wait_for_step(&place.path("run"), 25);
     child.signal("TERM", 2);
     assert_eq!(child.ends(), Some(143));
     let folder = place.path("run");
@@ -124,9 +126,9 @@ fn a_signal_to_one_stops_all_at_one_step_and_two_go_on() {
     let checkpoint = folder.join(format!("ckpt-{steps:08}"));
     assert!(checkpoint.join("MANIFEST.json").exists() && steps < 400, "{steps} steps");
 
-    let refused = Call::of(by(3, &pretrain(&place, "run", "2", &long)));
+    let refused = Call::of(by(3, &pretrain(&place, "run", "2", &LONG)));
     refused.failed(3, "`processes` 4, now 3");
-    Call::of(by(2, &pretrain(&place, "run", "4", &long))).succeeded();
+    Call::of(by(2, &pretrain(&place, "run", "4", &LONG))).succeeded();
     assert_same_curves(&folder, &place.path("whole"), [400, 100]);
 }
 
@@ -134,15 +136,14 @@ fn a_signal_to_one_stops_all_at_one_step_and_two_go_on() {
 fn a_killed_process_ends_all_and_the_last_checkpoint_is_good() {
     let Some(_alone) = ready() else { return };
     let place = place();
-    let long = ["-q", "--epochs", "100"];
-    Call::of(by(4, &pretrain(&place, "whole", "2", &long))).succeeded();
+    Call::of(by(4, &pretrain(&place, "whole", "2", &LONG))).succeeded();
     for rank in [0, 3] {
         let out = format!("run-{rank}");
-        let mut child = Marked::start(&place, 4, &pretrain(&place, &out, "2", &long));
-        child.wait_for_step(&place.path(&out), 9);
+        let mut child = Marked::start(&place, 4, &pretrain(&place, &out, "2", &LONG));
+        child.wait_for_step(&place.path(&out), 25);
         child.signal("KILL", rank);
         assert_ne!(child.ends(), Some(0));
-        Call::of(by(4, &pretrain(&place, &out, "2", &long))).succeeded();
+        Call::of(by(4, &pretrain(&place, &out, "2", &LONG))).succeeded();
         assert_eq!(result_of(&place.path(&out)), result_of(&place.path("whole")), "{rank}");
     }
 }
