@@ -91,20 +91,24 @@ fn a_steady_step_asks_the_system_for_no_memory() {
         let mut state = TrainState::new(model, AdamWOptions::default()).unwrap();
         state.recompute = recompute;
         let mut step = || state.train_step(&pixels, &masking, 1e-4).unwrap().item().unwrap();
-        for _ in 0..4 {
-            step();
-        }
-        let (large, faults) = (LARGE_ONES.load(Ordering::Relaxed), page_faults());
-        for _ in 0..5 {
-            step();
-        }
-        let name = format!("{precision:?}, recompute {recompute}");
-        let found = LARGE_ONES.load(Ordering::Relaxed) - large;
-        assert_eq!(found, 0, "{name}: allocations of {LARGE} bytes or more in five steps");
-        if let Some((before, after)) = faults.zip(page_faults()) {
-            // A thread's stack or the kernel itself may touch a page; activations would touch thousands.
-            let found = after - before;
-            assert!(found <= 32, "{name}: {found} pages touched for the first time in five steps");
-        }
+        // On a busy machine threads meet in new ways for some steps more, and want a scratch buffer each; what a step
+        // itself asked for would be there in every window.
+        let windows: Vec<(usize, u64)> = (0..8)
+            .map(|_| {
+                let (large, faults) = (LARGE_ONES.load(Ordering::Relaxed), page_faults());
+                for _ in 0..5 {
+                    step();
+                }
+                let found = LARGE_ONES.load(Ordering::Relaxed) - large;
+                // A thread's stack or the kernel itself may touch a page; activations would touch thousands.
+                (found, faults.zip(page_faults()).map_or(0, |(before, after)| after - before))
+            })
+            .collect();
+        let quiet = |&(large, faults): &(usize, u64)| large == 0 && faults <= 32;
+        assert!(
+            windows.iter().any(quiet),
+            "{precision:?}, recompute {recompute}: allocations of {LARGE} bytes or more, and pages touched for the first \
+             time, in five steps: {windows:?}"
+        );
     }
 }

@@ -182,7 +182,8 @@ fn wrong_usage_and_devices() {
     Call::of(place.pretrain("run", &["--mask_ratio", "1.5"])).failed(2, "`--mask-ratio` is 1.5");
     Call::of(place.pretrain("run", &["--no-such-flag"])).failed(2, "--no-such-flag");
     Call::of(vitmae(&["bench", "--model", "giant"])).failed(2, "there is no model `giant`");
-    Call::of(vitmae(&["bench", "--precision", "f8"])).failed(2, "[possible values: f32, bf16, int8]");
+    Call::of(vitmae(&["bench", "--precision", "f8"]))
+        .failed(2, "[possible values: f32, bf16, int8]");
     assert!(!place.path("run").exists());
 }
 
