@@ -149,6 +149,20 @@ pub enum TorchFault {
         /// Values of the storage.
         len: u64,
     },
+    /// Two storages lie in the same bytes.
+    #[error(
+        "torch: the entry `{second}` starts at byte {start}, before the end of `{first}` at {end}\nhelp: storages overlap"
+    )]
+    Overlap {
+        /// The storage that begins first.
+        first: String,
+        /// The one that begins in it.
+        second: String,
+        /// Where the second begins.
+        start: u64,
+        /// Where the first ends.
+        end: u64,
+    },
     /// A tensor is described in a way that no tensor is.
     #[error("torch: a tensor has no {what}")]
     Tensor {
