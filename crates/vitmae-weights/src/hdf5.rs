@@ -43,9 +43,10 @@ const MODEL: &str = "tf_vi_tmae_for_pre_training";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Hdf5Fault {
-    /// The file is broken, or has what its reader does not know.
-    #[error("hdf5: the file cannot be read")]
-    Reader(#[source] Box<ReaderError>),
+    /// The file is broken, or has what its reader does not know. The reader's own text names all its causes, so that it
+    /// is no cause here: it would be told twice.
+    #[error("hdf5: the file cannot be read: {0}")]
+    Reader(Box<ReaderError>),
     /// The file could not be made.
     #[error("hdf5: the file cannot be made")]
     Writer(#[source] Box<hdf5_writer::Error>),

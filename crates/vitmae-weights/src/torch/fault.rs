@@ -12,9 +12,9 @@ pub enum TorchFault {
          such a file with PyTorch and save it again"
     )]
     NotAnArchive,
-    /// The archive itself is broken.
-    #[error("torch: the archive is broken")]
-    Zip(#[from] zip::result::ZipError),
+    /// The archive itself is broken. Its reader's text names its cause, which would otherwise be told twice.
+    #[error("torch: the archive is broken: {0}")]
+    Zip(zip::result::ZipError),
     /// More of something than any checkpoint of this kind has.
     #[error("torch: the file has {found} {what}, expected at most {limit}")]
     TooMany {

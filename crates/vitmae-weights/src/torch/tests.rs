@@ -161,11 +161,23 @@ fn storages_that_overlap_are_refused() {
 }
 
 #[test]
-fn a_list_of_entries_that_does_not_end_is_refused() {
-    let mut bytes = with_program(&program("FloatStorage", 6, 0, &[6], &[1]));
-    bytes.resize(bytes.len() + MAX_DIRECTORY_BYTES as usize, 0);
-    let error = open(bytes).unwrap_err();
-    assert_eq!(error.to_string(), "torch: the archive is broken");
+fn whole_numbers_are_listed_and_not_read() {
+    let bytes = with_program(&program("IntStorage", 6, 0, &[6], &[1]));
+    let mut file = open(bytes).unwrap();
+    let error = file.append_f32(0, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w` has dtype I32, expected F32, F16, BF16 or F64");
+    let text = fault(&program("OddStorage", 6, 0, &[6], &[1]));
+    assert!(text.starts_with("torch: the pickle names `torch.OddStorage`"), "{text}");
+}
+
+#[test]
+fn a_name_twice_is_refused() {
+    let item = |name: &[u8], value: u8| {
+        let whole = program("FloatStorage", 6, value, &[1], &[1]);
+        [b"U".as_slice(), &[name.len() as u8], name, &whole[6..whole.len() - 1]].concat()
+    };
+    let program = [b"\x80\x02}", &item(b"w", 1)[..], &item(b"w", 2), b"."].concat();
+    assert_eq!(fault(&program), "tensor `w` occurs more than once");
 }
 
 #[test]
