@@ -89,10 +89,11 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 }
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
-/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy.
+/// so that PyTorch is installed once; timm for it too; and one of its own for TensorFlow, which pins an older NumPy.
 struct Environments {
     python: String,
     newer: PathBuf,
+    timm: PathBuf,
     tensorflow: String,
 }
 
@@ -113,9 +114,14 @@ impl Environments {
                 .argument(newer.display().to_string())
                 .run()?;
         }
+        let timm = venv.join("timm");
+        if !timm.exists() {
+            let line = install(&["timm"]).argument("--no-deps").argument("--target");
+            line.argument(timm.display().to_string()).run()?;
+        }
         let tensorflow = python_of(&venv.join("tensorflow"))?;
         self::install(&tensorflow, &["parity-tf"]).run()?;
-        Ok(Self { python, newer, tensorflow })
+        Ok(Self { python, newer, timm, tensorflow })
     }
 
     fn script(&self, name: &str) -> Line {
@@ -136,10 +142,18 @@ impl Environments {
         }
         let script = "check_conversions.py";
         let newer = self.script(script).environment("PYTHONPATH", self.newer.display().to_string());
-        for line in [self.script(script), newer, self.tensorflow_script(script)] {
-            line.argument(model.clone())
-                .argument(files.display().to_string())
-                .argument(result.display().to_string())
+        let timm = self.script(script).environment("PYTHONPATH", self.timm.display().to_string());
+        let lines = [
+            (self.script(script), None),
+            (newer, None),
+            (self.tensorflow_script(script), None),
+            (timm, Some("--timm")),
+        ];
+        for (line, option) in lines {
+            let line = line.argument(model.clone()).argument(files.display().to_string());
+            option
+                .into_iter()
+                .fold(line.argument(result.display().to_string()), Line::argument)
                 .run()?;
         }
         Ok(())
