@@ -44,16 +44,23 @@ pub const TARGETS: [Target; 7] = [
 
 /// Reads `bytes` as `target`, and panics if that takes too long or too much memory. Memory is known only to a program
 /// whose allocator is [`memory::Counting`].
+///
+/// A machine may stop a program for seconds. Reading is the same work each time, so that the fastest of three counts.
 pub fn check(target: &Target, bytes: &[u8]) -> bool {
-    let start = Instant::now();
-    let (accepted, peak) = memory::peak_of(|| (target.read)(bytes));
-    let took = start.elapsed();
     let name = target.name;
-    assert!(took < LONGEST, "{name}: {} bytes took {took:?}", bytes.len());
-    // The file itself is held in memory here, which counts once more.
-    let limit = 2 * bytes.len() + SPARE_BYTES;
-    assert!(peak <= limit, "{name}: {} bytes of file took {peak} of memory", bytes.len());
-    accepted
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let (accepted, peak) = memory::peak_of(|| (target.read)(bytes));
+        fastest = fastest.min(start.elapsed());
+        // The file itself is held in memory here, which counts once more.
+        let limit = 2 * bytes.len() + SPARE_BYTES;
+        assert!(peak <= limit, "{name}: {} bytes of file took {peak} of memory", bytes.len());
+        if fastest < LONGEST {
+            return accepted;
+        }
+    }
+    panic!("{name}: {} bytes took {fastest:?}", bytes.len());
 }
 
 /// A file of weights in any container, every tensor of it.
