@@ -5,7 +5,8 @@
 ORIGINAL is a parity case with the weights under transformers 4's names, FILES holds what `cargo xtask fixtures` had
 written of it: folders `hf`, `hf-bare`, `hf5`, `tf-h5`, `tf-safetensors`, `timm` and the file `fb.pth`. Each run adds what its
 environment's library says to RESULT.json: missing and unexpected names, and whether every value is equal. Run it
-with transformers 4.57.6 and PyTorch, with 5.23.0, and with 4.57.6 and TensorFlow. Stops where anything differs.
+with transformers 4.57.6 and PyTorch, with 5.23.0, with 4.57.6 and TensorFlow, and, with `--timm` behind the three
+arguments, with timm. Stops where anything differs.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np  # noqa: E402
-import transformers  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 WEIGHTS = {
@@ -34,6 +34,7 @@ WEIGHTS = {
 
 def in_pytorch(files, original):
     """Targets that PyTorch's classes of this version read: names and values against the original's."""
+    import transformers
     from transformers import ViTMAEForPreTraining, ViTMAEModel
 
     def old_names(model):
@@ -76,6 +77,44 @@ def original_pth(files, original):
     return {"fb": report(info, values, expected), "timm": report(timm_info, timm, encoder)}
 
 
+def in_timm(files, original):
+    """timm's `VisionTransformer` of the same sizes without a head, loaded by its own function for files; and that it computes
+    what transformers' encoder computes, so that no tensor is in another's place."""
+    import timm
+    import torch
+    from timm.models import VisionTransformer, load_checkpoint
+
+    config = json.loads((files / "timm/config.json").read_text())
+    model = VisionTransformer(
+        img_size=config["image_size"], patch_size=config["patch_size"], embed_dim=config["hidden_size"],
+        depth=config["num_hidden_layers"], num_heads=config["num_attention_heads"],
+        mlp_ratio=config["intermediate_size"] / config["hidden_size"], num_classes=0, global_pool="token",
+    )
+    names = load_checkpoint(model, str(files / "timm/model.safetensors"), strict=False)
+    info = {"missing_keys": names.missing_keys, "unexpected_keys": names.unexpected_keys}
+    stored = load_file(files / "timm/model.safetensors")
+    values = {name: value.numpy() for name, value in model.state_dict().items()}
+    found = report(info, values, stored)
+
+    from transformers import ViTMAEConfig, ViTMAEModel
+    encoder = ViTMAEModel(ViTMAEConfig(**{**config, "mask_ratio": 0.0}))
+    encoder.load_state_dict(
+        {name.removeprefix("vit."): torch.from_numpy(v) for name, v in original.items() if name.startswith("vit.")}
+    )
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.LayerNorm)):
+        norm.eps = config["layer_norm_eps"]
+    side = config["image_size"]
+    pixels = torch.from_numpy(np.random.default_rng(7).standard_normal((2, 3, side, side), dtype=np.float32))
+    with torch.no_grad():
+        tokens = model.eval().forward_features(pixels)
+        # The order of the patches is the noise's.
+        noise = torch.arange(tokens.shape[1] - 1).repeat(2, 1) / tokens.shape[1]
+        expected = encoder.eval()(pixels, noise=noise).last_hidden_state
+    difference = (tokens - expected).abs().max().item()
+    assert difference < 1e-5, difference
+    return {"timm": found}, f"timm {timm.__version__}"
+
+
 def in_tensorflow(files, original):
     """The TensorFlow classes; their variables in PyTorch's order of axes."""
     from parity_tf import to_torch, torch_name
@@ -96,18 +135,25 @@ def report(info, values, expected):
     return {"tensors": len(expected), "missing": missing, "unexpected": unexpected, "equal": equal}
 
 
-def main(original, files, result):
-    expected = load_file(original / "model.safetensors")
+def of_this_environment(files, expected):
+    """What the library installed here says, and which it is."""
+    import transformers
     try:
         import tensorflow
         library = f"transformers {transformers.__version__}, tensorflow {tensorflow.__version__}"
-        found = in_tensorflow(files, expected)
+        return in_tensorflow(files, expected), library
     except ImportError:
         import torch
         library = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
         found = in_pytorch(files, expected)
         if transformers.__version__.startswith("4"):
             found |= original_pth(files, expected)
+        return found, library
+
+
+def main(original, files, result, *which):
+    expected = load_file(original / "model.safetensors")
+    found, library = (in_timm if which else of_this_environment)(files, expected)
     known = json.loads(result.read_text()) if result.exists() else {}
     known["sha256"] = {t: hashlib.sha256((files / name).read_bytes()).hexdigest() for t, name in WEIGHTS.items()}
     known.setdefault("loaded", {})[library] = found
@@ -116,4 +162,4 @@ def main(original, files, result):
 
 
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    main(*(Path(argument) for argument in sys.argv[1:4]), *sys.argv[4:])

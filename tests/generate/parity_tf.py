@@ -20,7 +20,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from transformers import TFViTMAEForPreTraining, TFViTMAEModel, ViTMAEConfig  # noqa: E402
+from transformers import (  # noqa: E402
+    TFViTForImageClassification, TFViTMAEForPreTraining, TFViTMAEModel, ViTConfig, ViTMAEConfig,
+)
 
 from parity_folder import FORWARD, GRADIENTS, config_json, write_case  # noqa: E402
 
@@ -44,7 +46,7 @@ def draw(seed, name, shape, scale=1.0):
 
 def torch_name(variable):
     """`vit/encoder/layer_._0/output/dense/kernel:0` as `vit.encoder.layer.0.output.dense.weight`."""
-    path = re.sub(r"^.*?/(?=(vit|decoder)/)", "", variable.name).removesuffix(":0")
+    path = re.sub(r"^.*?/(?=(vit|decoder|classifier)/)", "", variable.name).removesuffix(":0")
     name = path.replace("layer_._", "layer/").replace("/", ".")
     return re.sub(r"\.(kernel|gamma)$", ".weight", re.sub(r"\.beta$", ".bias", name))
 
@@ -177,6 +179,32 @@ def encoder(out, name, seed, image=None, layout="hf-bare", **fields):
     write(out, name, "encoder", config, "ViTMAEModel", weights, given, expected, image, layout=layout)
 
 
+def classifier(out, name, seed, layout, image=None):
+    """The classifier on the class token; TensorFlow's loss is one value an image, of which PyTorch takes the mean."""
+    encoder_only = {key: value for key, value in NARROW.items() if not key.startswith("decoder")}
+    config = ViTConfig(**encoder_only, num_labels=5)
+    model = TFViTForImageClassification(config)
+    fill(model, seed)
+    x = pixels(seed, (3, 3, *(image or (config.image_size,) * 2))).astype(np.float32)
+    labels = np.array([0, 2, 4])
+    with tf.GradientTape() as tape:
+        result = model(
+            tf.constant(x), labels=tf.constant(labels), training=False, interpolate_pos_encoding=image is not None,
+        )
+        loss = tf.reduce_mean(result.loss)
+    expected = {"expected.logits": result.logits.numpy(), "expected.loss": loss.numpy()}
+    variables = model.trainable_variables
+    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+        expected[f"expected.grad.{torch_name(variable)}"] = to_torch(variable, gradient.numpy())
+    given = {"input.pixel_values": x, "input.labels": labels.astype(np.int64)}
+    write_case(
+        out, f"classification-{name}", "classification", given | expected, GRADIENTS,
+        config=config_json(config, "ViTForImageClassification"), weights=own_file(model, layout), numerics="tf",
+        layout=layout, head="cls", **(dict(interpolate_pos_encoding=True) if image else {}),
+    )
+    print(f"classification-{name}", flush=True)
+
+
 def main(out):
     pretraining(out, "tf-narrow", 501, NARROW)
     pretraining(out, "tf-narrow-norm-pix", 502, NARROW, norm_pix_loss=True)
@@ -203,6 +231,9 @@ def main(out):
     pretraining(out, "tf-safetensors-norm-pix", 552, NARROW, layout="tf-safetensors", norm_pix_loss=True)
     encoder(out, "tf-h5", 553, layout="tf-h5")
     encoder(out, "tf-safetensors", 554, layout="tf-safetensors")
+    classifier(out, "tf-h5", 560, "tf-h5")
+    classifier(out, "tf-safetensors", 561, "tf-safetensors")
+    classifier(out, "tf-h5-rectangle-16x24", 562, "tf-h5", image=(16, 24))
 
 
 if __name__ == "__main__":

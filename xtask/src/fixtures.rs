@@ -94,11 +94,12 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 }
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
-/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy,
+/// so that PyTorch is installed once; timm for it too; and one of its own for TensorFlow, which pins an older NumPy,
 /// and for ONNX Runtime.
 struct Environments {
     python: String,
     newer: PathBuf,
+    timm: PathBuf,
     tensorflow: String,
     onnx: String,
 }
@@ -120,11 +121,16 @@ impl Environments {
                 .argument(newer.display().to_string())
                 .run()?;
         }
+        let timm = venv.join("timm");
+        if !timm.exists() {
+            let line = install(&["timm"]).argument("--no-deps").argument("--target");
+            line.argument(timm.display().to_string()).run()?;
+        }
         let tensorflow = python_of(&venv.join("tensorflow"))?;
         self::install(&tensorflow, &["parity-tf"]).run()?;
         let onnx = python_of(&venv.join("onnx"))?;
         self::install(&onnx, &["onnx"]).run()?;
-        Ok(Self { python, newer, tensorflow, onnx })
+        Ok(Self { python, newer, timm, tensorflow, onnx })
     }
 
     fn script(&self, name: &str) -> Line {
@@ -145,10 +151,18 @@ impl Environments {
         }
         let script = "check_conversions.py";
         let newer = self.script(script).environment("PYTHONPATH", self.newer.display().to_string());
-        for line in [self.script(script), newer, self.tensorflow_script(script)] {
-            line.argument(model.clone())
-                .argument(files.display().to_string())
-                .argument(result.display().to_string())
+        let timm = self.script(script).environment("PYTHONPATH", self.timm.display().to_string());
+        let lines = [
+            (self.script(script), None),
+            (newer, None),
+            (self.tensorflow_script(script), None),
+            (timm, Some("--timm")),
+        ];
+        for (line, option) in lines {
+            let line = line.argument(model.clone()).argument(files.display().to_string());
+            option
+                .into_iter()
+                .fold(line.argument(result.display().to_string()), Line::argument)
                 .run()?;
         }
         Ok(())

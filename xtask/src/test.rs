@@ -58,7 +58,8 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
 
 /// The steps in order: what is quick and often red comes first.
 fn steps() -> anyhow::Result<Vec<Step>> {
-    let tests = Line::cargo("test --workspace --release --no-fail-fast");
+    let tests = Line::cargo("test --workspace --release --no-fail-fast")
+        .environment("VITMAE_HOSTILE_SECONDS", "20");
     let documentation = Line::cargo("doc --workspace --no-deps --release")
         .environment("RUSTDOCFLAGS", "-D warnings");
     let clippy = Line::cargo("clippy --workspace --all-targets --release -- -D warnings");

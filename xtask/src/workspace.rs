@@ -60,7 +60,11 @@ pub(crate) fn paths(root: &Path) -> anyhow::Result<Vec<String>> {
 
 fn is_skipped(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path == Path::new("target") || name == ".git" || name == "__pycache__"
+    // What `cargo fuzz` builds and finds, when it is used.
+    let outputs = ["target", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"];
+    outputs.iter().any(|output| path == Path::new(output))
+        || name == ".git"
+        || name == "__pycache__"
 }
 
 fn slashed(path: &Path) -> String {

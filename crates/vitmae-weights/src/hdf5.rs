@@ -7,6 +7,8 @@
 //!
 //! Source: `save_weights` of tf-keras 2.19; `TFPreTrainedModel.load_tf_weights` of transformers 4.57.6.
 
+mod stored;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -23,6 +25,7 @@ use crate::dtype::Dtype;
 use crate::error::{WeightsError, shown};
 use crate::safetensors_header::{MAX_RANK, MAX_TENSORS, TensorInfo};
 use crate::safetensors_writer::TensorToWrite;
+use stored::Stored;
 
 /// Most groups below each other; Keras's files have eight.
 const MAX_DEPTH: usize = 16;
@@ -40,9 +43,10 @@ const MODEL: &str = "tf_vi_tmae_for_pre_training";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Hdf5Fault {
-    /// The file is broken, or has what its reader does not know.
-    #[error("hdf5: the file cannot be read")]
-    Reader(#[source] Box<ReaderError>),
+    /// The file is broken, or has what its reader does not know. The reader's own text names all its causes, so that it
+    /// is no cause here: it would be told twice.
+    #[error("hdf5: the file cannot be read: {0}")]
+    Reader(Box<ReaderError>),
     /// The file could not be made.
     #[error("hdf5: the file cannot be made")]
     Writer(#[source] Box<hdf5_writer::Error>),
@@ -65,6 +69,43 @@ pub enum Hdf5Fault {
         shape: Vec<u64>,
         /// Bytes accepted.
         limit: u64,
+    },
+    /// A tensor's values are not in the file; HDF5 would give its fill value instead.
+    #[error(
+        "hdf5: tensor `{name}` needs {expected} bytes, but the file holds {found} for it\nhelp: the file is truncated, or \
+         the tensor was declared and never written"
+    )]
+    NotStored {
+        /// The tensor.
+        name: String,
+        /// Bytes that the file can hold for it.
+        found: u64,
+        /// Bytes of its shape and type.
+        expected: u64,
+    },
+    /// Parts of a tensor's values are not in the file.
+    #[error("hdf5: tensor `{name}` has {found} of {expected} chunks in the file")]
+    ChunksMissing {
+        /// The tensor.
+        name: String,
+        /// Chunks that are stored.
+        found: u64,
+        /// Chunks of its shape.
+        expected: u64,
+    },
+    /// Two tensors lie in the same bytes.
+    #[error(
+        "hdf5: tensor `{second}` starts at byte {start}, before the end of `{first}` at {end}\nhelp: tensors overlap"
+    )]
+    Overlap {
+        /// The tensor that begins first.
+        first: String,
+        /// The one that begins in it.
+        second: String,
+        /// Where the second begins.
+        start: u64,
+        /// Where the first ends.
+        end: u64,
     },
     /// A data set is of a type that no weight has.
     #[error(
@@ -108,13 +149,16 @@ impl Hdf5File {
     }
 
     fn from_storage(storage: DynStorage) -> Result<Self, WeightsError> {
+        // No tensor or chunk of a real file is larger than the file, but for small ones that are compressed.
+        let most = storage.len().clamp(stored::SMALL, MAX_TENSOR_BYTES) as usize;
         let options = OpenOptions::default()
-            .with_max_read_bytes(MAX_TENSOR_BYTES as usize)
-            .with_max_chunk_bytes(MAX_TENSOR_BYTES as usize)
+            .with_max_read_bytes(most)
+            .with_max_chunk_bytes(most)
             .with_chunk_cache_bytes(0)
             .with_max_object_header_bytes(16 << 20);
         let file = hdf5_reader::Hdf5File::from_storage_with_options(storage, options);
-        let root = file.and_then(|file| file.root_group()).map_err(refused)?;
+        let file = file.map_err(refused)?;
+        let root = file.root_group().map_err(refused)?;
         let mut found =
             Self { datasets: Vec::new(), tensors: Vec::new(), metadata: BTreeMap::new() };
         for name in ["backend", "keras_version"] {
@@ -122,11 +166,13 @@ impl Hdf5File {
                 found.metadata.insert(name.to_string(), text);
             }
         }
-        found.visit(&root, "", 0, &mut 0)?;
+        let mut stored = Stored::new(&file);
+        found.visit(&root, "", 0, &mut 0, &mut stored)?;
         let mut names = HashSet::new();
         if let Some(twice) = found.tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
             return Err(WeightsError::Duplicate { what: "tensor", name: shown(&twice.name) });
         }
+        stored.check_overlaps()?;
         Ok(found)
     }
 
@@ -137,6 +183,7 @@ impl Hdf5File {
         path: &str,
         depth: usize,
         listed: &mut usize,
+        stored: &mut Stored,
     ) -> Result<(), WeightsError> {
         if depth > MAX_DEPTH {
             let (found, limit) = (depth, MAX_DEPTH);
@@ -155,11 +202,14 @@ impl Hdf5File {
                 return Err(Hdf5Fault::TooMany { what: "tensors", found, limit }.into());
             }
             let full = format!("{path}/{}", last(dataset.name()));
-            self.tensors.push(info(short_name(&full), &dataset)?);
+            let tensor = info(short_name(&full), &dataset)?;
+            stored.check(&dataset, &tensor)?;
+            self.tensors.push(tensor);
             self.datasets.push(dataset);
         }
         for group in groups {
-            self.visit(&group, &format!("{path}/{}", last(group.name())), depth + 1, listed)?;
+            let path = format!("{path}/{}", last(group.name()));
+            self.visit(&group, &path, depth + 1, listed, stored)?;
         }
         Ok(())
     }
@@ -180,7 +230,9 @@ impl Hdf5File {
         index: usize,
         values: &mut Vec<f32>,
     ) -> Result<(), WeightsError> {
-        let bytes = self.datasets[index].read_raw_bytes().map_err(refused)?;
+        let dataset = &self.datasets[index];
+        stored::check_chunks(dataset, &self.tensors[index].name)?;
+        let bytes = dataset.read_raw_bytes().map_err(refused)?;
         self.tensors[index].dtype.append_as_f32(&bytes, values);
         Ok(())
     }

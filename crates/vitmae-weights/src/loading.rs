@@ -128,16 +128,26 @@ impl Opened {
     /// The values of the parameter `index` among those found, in our order.
     pub(crate) fn values(&mut self, index: usize) -> Result<Vec<f32>, WeightsError> {
         let found = &self.fit.found[index];
-        let shape = part_shape(&found.parameter.shape, found.parts.len());
-        let mut values = Vec::new();
-        for part in &found.parts {
-            match self.layout.order(part) {
-                Order::Same => self.file.append_f32(part, &mut values)?,
-                order => values.extend(order.to_ours(self.file.read_f32(part)?, &shape)),
-            }
-        }
-        Ok(values)
+        values_of(&mut self.file, self.layout, &found.parameter.shape, &found.parts)
     }
+}
+
+/// The values of a parameter of this shape that `file` holds as `parts`, in our order.
+pub(crate) fn values_of(
+    file: &mut WeightsFile,
+    layout: Layout,
+    shape: &[usize],
+    parts: &[String],
+) -> Result<Vec<f32>, WeightsError> {
+    let shape = part_shape(shape, parts.len());
+    let mut values = Vec::new();
+    for part in parts {
+        match layout.order(part) {
+            Order::Same => file.append_f32(part, &mut values)?,
+            order => values.extend(order.to_ours(file.read_f32(part)?, &shape)),
+        }
+    }
+    Ok(values)
 }
 
 impl LoadReport {

@@ -7,12 +7,13 @@
 //!
 //! Source: `torch/serialization.py` and `torch/_utils.py` of PyTorch 2.15, behaviour only.
 
+mod budget;
 mod fault;
 mod pickle;
 mod state_dict;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -24,21 +25,26 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::error::{WeightsError, shown};
 use crate::order::gather;
 use crate::safetensors_header::{MAX_TENSORS, TensorInfo};
+use budget::Budgeted;
 pub use fault::TorchFault;
 use state_dict::{StateDict, TorchTensor};
 pub use writer::write_torch;
 
 /// Most entries of an archive: each tensor may have one of its own.
 const MAX_ENTRIES: usize = MAX_TENSORS + 100;
+/// Bytes that may be read to find and to list the entries; each needs some hundred in memory, whatever their number.
+const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
 /// Bytes of the longest pickle accepted; that of ViT-H with its optimizer has 0.3 MB.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
 trait ReadSeek: Read + Seek + Send {}
 impl<T: Read + Seek + Send> ReadSeek for T {}
 
+type Input = Budgeted<Box<dyn ReadSeek>>;
+
 /// An archive whose program has been run and whose tensors have been checked; no values are read yet.
 pub struct TorchFile {
-    archive: ZipArchive<Box<dyn ReadSeek>>,
+    archive: ZipArchive<Input>,
     prefix: String,
     tensors: Vec<TensorInfo>,
     places: Vec<TorchTensor>,
@@ -73,7 +79,9 @@ impl TorchFile {
         if read.is_err() || &first != b"PK\x03\x04" {
             return Err(TorchFault::NotAnArchive.into());
         }
+        let (input, budget) = Budgeted::new(input, MAX_DIRECTORY_BYTES);
         let mut archive = ZipArchive::new(input).map_err(TorchFault::Zip)?;
+        budget.lift();
         if archive.len() > MAX_ENTRIES {
             return Err(TorchFault::TooMany {
                 what: "entries",
@@ -108,6 +116,7 @@ impl TorchFile {
             file.tensors.push(TensorInfo { name, dtype, shape, offset: 0, bytes });
             file.places.push(tensor);
         }
+        file.check_overlaps()?;
         Ok(file)
     }
 
@@ -145,6 +154,27 @@ impl TorchFile {
             }
             .into()),
         }
+    }
+
+    /// Whether no two storages lie in the same bytes of the archive.
+    fn check_overlaps(&mut self) -> Result<(), WeightsError> {
+        let storages: BTreeSet<&str> = self.places.iter().map(|t| t.storage.as_str()).collect();
+        let mut ranges = Vec::with_capacity(storages.len());
+        for storage in storages {
+            let entry = format!("{}data/{storage}", self.prefix);
+            let found = self.archive.by_name(&entry).map_err(TorchFault::Zip)?;
+            let start = found.data_start().unwrap_or_default();
+            ranges.push((start, start.saturating_add(found.size()), entry));
+        }
+        ranges.sort();
+        for pair in ranges.windows(2) {
+            let ((_, end, first), (start, _, second)) = (&pair[0], &pair[1]);
+            if start < end {
+                let (first, second) = (shown(first), shown(second));
+                return Err(TorchFault::Overlap { first, second, start: *start, end: *end }.into());
+            }
+        }
+        Ok(())
     }
 
     /// Appends the values of tensor `index` to `values`, converted to f32.
@@ -194,7 +224,7 @@ impl fmt::Debug for TorchFile {
 }
 
 /// The folder in which everything lies, its slash included: `archive/`.
-fn prefix(archive: &ZipArchive<Box<dyn ReadSeek>>) -> Result<String, WeightsError> {
+fn prefix(archive: &ZipArchive<Input>) -> Result<String, WeightsError> {
     let names = archive.file_names().collect::<Result<Vec<_>, _>>().map_err(TorchFault::Zip)?;
     if names.iter().any(|name| name.ends_with("/constants.pkl")) {
         return Err(TorchFault::TorchScript.into());
@@ -215,7 +245,7 @@ fn stored(entry: &str, found: CompressionMethod) -> Result<(), TorchFault> {
 
 /// The bytes of an entry of at most `limit`.
 fn read_entry(
-    archive: &mut ZipArchive<Box<dyn ReadSeek>>,
+    archive: &mut ZipArchive<Input>,
     name: &str,
     limit: u64,
 ) -> Result<Vec<u8>, WeightsError> {

@@ -59,6 +59,26 @@ enum Source {
     Shards(Vec<WeightsFile>, Vec<usize>),
 }
 
+/// What one file is, told by its first bytes.
+enum Format {
+    Safetensors,
+    Torch,
+    Hdf5,
+}
+
+impl Format {
+    /// Whatever is neither of the others has to be safetensors; its reader names what it is instead.
+    fn of(first: &[u8]) -> Self {
+        if first.starts_with(b"PK\x03\x04") {
+            Self::Torch
+        } else if first.starts_with(b"\x89HDF\r\n\x1a\n") {
+            Self::Hdf5
+        } else {
+            Self::Safetensors
+        }
+    }
+}
+
 impl WeightsFile {
     /// Opens the file at `path` as what its first bytes say, or as an index if it ends in `.index.json`.
     ///
@@ -75,20 +95,36 @@ impl WeightsFile {
         }
         let mut first = Vec::new();
         File::open(path).map_err(failed)?.take(8).read_to_end(&mut first).map_err(failed)?;
-        let source = if first.starts_with(b"PK\x03\x04") {
-            Source::Torch(Box::new(TorchFile::open(path)?))
-        } else if first == b"\x89HDF\r\n\x1a\n" {
-            Source::Hdf5(Hdf5File::open(path)?)
-        } else {
-            Source::Safetensors(SafetensorsFile::open(path)?)
+        let source = match Format::of(&first) {
+            Format::Torch => Source::Torch(Box::new(TorchFile::open(path)?)),
+            Format::Hdf5 => Source::Hdf5(Hdf5File::open(path)?),
+            Format::Safetensors => Source::Safetensors(SafetensorsFile::open(path)?),
         };
+        Ok(Self::of_source(path, about.len(), source))
+    }
+
+    /// Reads a file that lies in memory, told by its first bytes like one that is opened.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::open`]; the file is called `memory`.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, WeightsError> {
+        let (path, length) = (Path::new("memory"), bytes.len() as u64);
+        let source = match Format::of(&bytes) {
+            Format::Torch => TorchFile::from_bytes(bytes).map(|file| Source::Torch(Box::new(file))),
+            Format::Hdf5 => Hdf5File::from_bytes(bytes).map(Source::Hdf5),
+            Format::Safetensors => SafetensorsFile::from_bytes(bytes).map(Source::Safetensors),
+        };
+        Ok(Self::of_source(path, length, source.map_err(|error| error.in_file(path))?))
+    }
+
+    fn of_source(path: &Path, file_bytes: u64, source: Source) -> Self {
         let (tensors, metadata) = match &source {
             Source::Safetensors(file) => (file.tensors().to_vec(), file.metadata().clone()),
             Source::Torch(file) => (file.tensors().to_vec(), file.metadata().clone()),
             Source::Hdf5(file) => (file.tensors().to_vec(), file.metadata().clone()),
-            Source::Shards(..) => unreachable!("opened above"),
+            Source::Shards(..) => unreachable!("shards are files of their own"),
         };
-        Ok(Self::new(path, about.len(), tensors, metadata, source))
+        Self::new(path, file_bytes, tensors, metadata, source)
     }
 
     fn new(
@@ -227,9 +263,11 @@ impl Index {
     }
 }
 
-/// The shards that an index names.
-#[cfg(feature = "hub")]
-pub(crate) fn shards_of_index(text: &str) -> Result<Vec<String>, WeightsError> {
+/// The shards that an index names, one for each tensor.
+///
+/// # Errors
+/// [`WeightsError::IndexJson`], and [`WeightsError::ShardName`] for a name that leads away from the index's folder.
+pub fn shards_of_index(text: &str) -> Result<Vec<String>, WeightsError> {
     Ok(Index::parse(text)?.weight_map.into_values().collect())
 }
 

@@ -34,6 +34,8 @@ fn what_is_written_now_is_what_the_libraries_loaded() {
         let seen: Vec<&Value> =
             loaded.values().filter_map(|found| found.get(target.name())).collect();
         assert!(!seen.is_empty(), "{target} was loaded by no library");
+        let by_timm = loaded.keys().any(|library| library.starts_with("timm "));
+        assert!(by_timm, "timm itself loaded nothing");
         for found in seen {
             assert_eq!(found["missing"], serde_json::json!([]), "{target}");
             assert_eq!(found["unexpected"], serde_json::json!([]), "{target}");

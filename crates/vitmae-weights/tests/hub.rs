@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -302,4 +302,47 @@ fn shards_come_with_their_index() {
     let error = server.hub(other.path()).model(ID, None).unwrap_err();
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("the index names `../../../evil`"), "{cause}");
+}
+
+/// Every file and link below a folder: a link's target, or a file's bytes.
+fn tree(folder: &Path, below: &str, found: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{below}/{}", entry.file_name().to_string_lossy());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            tree(folder, &name, found);
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(entry.path()).unwrap();
+            found.insert(name, format!("-> {}", target.display()));
+        } else {
+            let bytes = std::fs::metadata(entry.path()).unwrap().len();
+            found.insert(name, format!("{bytes} bytes"));
+        }
+    }
+}
+
+/// `tests/fixtures/hub-cache.json` is written by `tests/generate/check_hub_cache.py`, which lets `huggingface_hub` find the
+/// model in what this test leaves in `VITMAE_HUB_CACHE`. What it saw holds as long as the cache is the same.
+#[test]
+#[cfg(unix)]
+fn the_cache_is_the_one_that_huggingface_hub_was_seen_to_use() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let case = fixtures.join("parity/pretraining-batch-of-five");
+    let read = |name: &str| (name.to_string(), std::fs::read(case.join(name)).unwrap());
+    let server = Server::start(["config.json", "model.safetensors"].map(read).into());
+    let temporary = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("VITMAE_HUB_CACHE").map(std::path::PathBuf::from);
+    let cache = kept.as_deref().unwrap_or(temporary.path());
+    server.hub(cache).model(ID, None).unwrap();
+    if kept.is_some() {
+        return;
+    }
+    let mut found = BTreeMap::new();
+    tree(cache, "models--facebook--vit-mae-tiny", &mut found);
+    let seen = std::fs::read_to_string(fixtures.join("hub-cache.json")).unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    assert_eq!(serde_json::to_value(&found).unwrap(), seen["tree"]);
+    assert_eq!(seen["found"]["config.json"], true);
+    assert_eq!(seen["found"]["model.safetensors"], true);
 }

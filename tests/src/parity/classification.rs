@@ -6,7 +6,7 @@ use vitmae_tensor::Device;
 use vitmae_testing::cases::{self, Case, Values};
 use vitmae_weights::{LoadOptions, classifier_from_pretrained};
 
-use super::{Outputs, model, options, pixels};
+use super::{Outputs, loss_shape, model, options, pixels};
 
 pub(super) fn run(case: &Case, device: &Device, head: cases::Head) -> Result<Outputs> {
     let head = match head {
@@ -29,7 +29,7 @@ pub(super) fn run(case: &Case, device: &Device, head: cases::Head) -> Result<Out
     let mut outputs = Outputs::default();
     outputs.put("logits", &output.logits)?;
     if let Some(loss) = output.loss {
-        outputs.put_f32("loss", &[], vec![loss]);
+        outputs.put_f32("loss", loss_shape(case), vec![loss]);
     }
     outputs.put_all("hidden_states", output.hidden_states)?;
     outputs.put_all("attentions", output.attentions)?;

@@ -37,7 +37,7 @@ fn check_manifest(manifest: &File) -> Vec<String> {
     }
     for (kind, dependency) in our_dependencies(manifest.text()) {
         let allowed = match (name, own, layer(dependency)) {
-            ("tests" | "benches" | "targets", ..) => true,
+            ("tests" | "benches" | "targets" | "fuzz", ..) => true,
             ("xtask", ..) | (LEAF, ..) => false,
             // Tests of a crate may use the leaf.
             (_, Some(_), None) => dependency == LEAF && kind == "dev-dependencies",

@@ -7,12 +7,12 @@ use vitmae_model::position::table;
 use vitmae_model::{VitMaeConfig, init};
 
 use super::{Diagnosis, Finding};
-use crate::comparison::part_shape;
 use crate::conversion::copy_preprocessor;
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
 use crate::folder::ModelFolder;
 use crate::layout::Layout;
+use crate::loading::values_of;
 use crate::parameters::{ModelKind, ParameterShape, expected_parameters};
 use crate::saving::{SaveOptions, Saved, save};
 use crate::weights_file::WeightsFile;
@@ -109,7 +109,10 @@ fn write(
         let parameter = &parameters[index];
         match mended_values(config, layout, parameter, mended) {
             Some(values) => Ok(values),
-            None => values_of(&mut file, layout, parameter),
+            None => {
+                let parts = layout.stored(&parameter.name).unwrap_or_default();
+                values_of(&mut file, layout, &parameter.shape, &parts)
+            }
         }
     })
 }
@@ -135,20 +138,6 @@ fn mended_values(
         }
         _ => None,
     })
-}
-
-fn values_of(
-    file: &mut WeightsFile,
-    layout: Layout,
-    parameter: &ParameterShape,
-) -> Result<Vec<f32>, WeightsError> {
-    let parts = layout.stored(&parameter.name).unwrap_or_default();
-    let shape = part_shape(&parameter.shape, parts.len());
-    let mut values = Vec::new();
-    for part in &parts {
-        values.extend(layout.order(part).to_ours(file.read_f32(part)?, &shape));
-    }
-    Ok(values)
 }
 
 /// A folder that is removed unless it was renamed.

@@ -12,9 +12,9 @@ pub enum TorchFault {
          such a file with PyTorch and save it again"
     )]
     NotAnArchive,
-    /// The archive itself is broken.
-    #[error("torch: the archive is broken")]
-    Zip(#[from] zip::result::ZipError),
+    /// The archive itself is broken. Its reader's text names its cause, which would otherwise be told twice.
+    #[error("torch: the archive is broken: {0}")]
+    Zip(zip::result::ZipError),
     /// More of something than any checkpoint of this kind has.
     #[error("torch: the file has {found} {what}, expected at most {limit}")]
     TooMany {
@@ -148,6 +148,20 @@ pub enum TorchFault {
         offset: u64,
         /// Values of the storage.
         len: u64,
+    },
+    /// Two storages lie in the same bytes.
+    #[error(
+        "torch: the entry `{second}` starts at byte {start}, before the end of `{first}` at {end}\nhelp: storages overlap"
+    )]
+    Overlap {
+        /// The storage that begins first.
+        first: String,
+        /// The one that begins in it.
+        second: String,
+        /// Where the second begins.
+        start: u64,
+        /// Where the first ends.
+        end: u64,
     },
     /// A tensor is described in a way that no tensor is.
     #[error("torch: a tensor has no {what}")]

@@ -135,6 +135,52 @@ fn tensors_beyond_their_storage_are_refused() {
 }
 
 #[test]
+fn storages_that_overlap_are_refused() {
+    let item = |name: u8, storage: u8| {
+        let whole = program("FloatStorage", 6, 0, &[6], &[1]);
+        let mut item = whole[3..whole.len() - 1].to_vec();
+        item[2] = name;
+        let key = item.windows(4).position(|window| window == b"U\x010U").unwrap();
+        item[key + 2] = storage;
+        item
+    };
+    let program = [b"\x80\x02}", &item(b'v', b'0')[..], &item(b'w', b'1'), b"."].concat();
+    let values: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let entries = [("a/data.pkl", &program[..]), ("a/data/0", &values), ("a/data/1", &values)];
+    let mut bytes = archive(&entries, CompressionMethod::Stored);
+    assert_eq!(open(bytes.clone()).unwrap().tensors().len(), 2);
+    // The list says of each entry where its bytes begin, 42 bytes after its own begin: the second at the first's.
+    let listed: Vec<usize> =
+        (0..bytes.len() - 4).filter(|&at| bytes[at..].starts_with(b"PK\x01\x02")).collect();
+    bytes.copy_within(listed[1] + 42..listed[1] + 46, listed[2] + 42);
+    let text = open(bytes).unwrap_err().to_string();
+    let start = "torch: the entry `a/data/1` starts at byte ";
+    let middle = ", before the end of `a/data/0` at ";
+    assert!(text.starts_with(start) && text.contains(middle), "{text}");
+    assert!(text.ends_with("\nhelp: storages overlap"), "{text}");
+}
+
+#[test]
+fn whole_numbers_are_listed_and_not_read() {
+    let bytes = with_program(&program("IntStorage", 6, 0, &[6], &[1]));
+    let mut file = open(bytes).unwrap();
+    let error = file.append_f32(0, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `w` has dtype I32, expected F32, F16, BF16 or F64");
+    let text = fault(&program("OddStorage", 6, 0, &[6], &[1]));
+    assert!(text.starts_with("torch: the pickle names `torch.OddStorage`"), "{text}");
+}
+
+#[test]
+fn a_name_twice_is_refused() {
+    let item = |name: &[u8], value: u8| {
+        let whole = program("FloatStorage", 6, value, &[1], &[1]);
+        [b"U".as_slice(), &[name.len() as u8], name, &whole[6..whole.len() - 1]].concat()
+    };
+    let program = [b"\x80\x02}", &item(b"w", 1)[..], &item(b"w", 2), b"."].concat();
+    assert_eq!(fault(&program), "tensor `w` occurs more than once");
+}
+
+#[test]
 fn nothing_is_executed_whatever_the_program_names() {
     for (module, name) in
         [("os", "system"), ("builtins", "eval"), ("torch", "load"), ("posix", "x")]
