@@ -13,7 +13,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later} and conversions.json. Downloads about 6 GB once.
+scripts of tests/generate and replaces tests/fixtures/{images,augment,parity,parity-later} and conversions.json. Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
             above 1 MB, all together at most 15 MB; needs neither Python nor a network
@@ -71,6 +71,8 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     let into = |folder: &str| new.join(folder).display().to_string();
 
     python.script("images.py").argument(into("images")).run()?;
+    let timm = python.timm.display().to_string();
+    python.script("augment.py").environment("PYTHONPATH", timm).argument(into("augment")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
     images.run()?;
     python.script("parity_layouts.py").argument(into("parity")).run()?;
@@ -82,17 +84,18 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 
     python.check_conversions(&new)?;
 
-    for name in ["images", "parity", "parity-later", "conversions.json"] {
+    for name in ["images", "augment", "parity", "parity-later", "conversions.json"] {
         replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())
 }
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
-/// so that PyTorch is installed once; and one of its own for TensorFlow, which pins an older NumPy.
+/// so that PyTorch is installed once; timm in the same way, of which one file is used; and one of its own for TensorFlow, which pins an older NumPy.
 struct Environments {
     python: String,
     newer: PathBuf,
+    timm: PathBuf,
     tensorflow: String,
 }
 
@@ -113,9 +116,17 @@ impl Environments {
                 .argument(newer.display().to_string())
                 .run()?;
         }
+        let timm = venv.join("timm");
+        if !timm.exists() {
+            install(&["augment"])
+                .argument("--no-deps")
+                .argument("--target")
+                .argument(timm.display().to_string())
+                .run()?;
+        }
         let tensorflow = python_of(&venv.join("tensorflow"))?;
         self::install(&tensorflow, &["parity-tf"]).run()?;
-        Ok(Self { python, newer, tensorflow })
+        Ok(Self { python, newer, timm, tensorflow })
     }
 
     fn script(&self, name: &str) -> Line {

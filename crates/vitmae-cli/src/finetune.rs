@@ -23,7 +23,7 @@ use crate::{Global, model_folder, presets, signals};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
 ///
-/// The flags are those of the original `main_finetune.py`, with `-` or `_`. Its RandAugment (`--aa`) is not here.
+/// The flags are those of the original `main_finetune.py`, with `-` or `_`.
 #[derive(Args, Debug)]
 pub struct FinetuneArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
@@ -104,6 +104,9 @@ pub struct FinetuneArgs {
     /// Share of images in which a rectangle is erased
     #[arg(long, default_value_t = 0.25)]
     reprob: f64,
+    /// RandAugment by timm's name, such as rand-m9-mstd0.5-inc1 (level 9 of 10), or none
+    #[arg(long, value_name = "POLICY", default_value = "none")]
+    aa: String,
     /// Smallest and largest share of an image that a crop covers
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.08, 1.0])]
     crop_scale: Vec<f64>,
@@ -235,6 +238,12 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     run.clip_grad = args.clip_grad;
     run.crop_scale = (args.crop_scale[0], args.crop_scale[1]);
     run.flip = !args.no_flip;
+    run.rand_augment = match args.aa.as_str() {
+        "none" | "" => None,
+        name => Some(name.parse().map_err(|error: vitmae_image::ImageError| {
+            Usage(format!("`--aa`: {error}\nhelp: `--aa none` leaves it out"))
+        })?),
+    };
     run.seed = args.seed;
     run.workers = args.workers;
     run.log_dir = args.log_dir.clone();

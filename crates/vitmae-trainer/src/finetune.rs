@@ -47,7 +47,8 @@ impl FinetuneConfig {
     /// The original's defaults for a base model: β₂ 0.999, 50 epochs with 5 of warm-up, layer decay 0.75, drop path
     /// 0.1, crops from 0.08 of an image on (timm's `create_transform`), erasing 0.25, smoothing 0.1, the mean of the tokens.
     ///
-    /// Source: `main_finetune.py` of facebookresearch/mae, by name and value only. Its RandAugment is not here.
+    /// Source: `main_finetune.py` of facebookresearch/mae, by name and value only. RandAugment, which it has by default, is
+    /// for [`RunConfig::rand_augment`] to choose.
     pub fn new(run: RunConfig, classes: Classes, evaluation_labels: Vec<usize>) -> Self {
         let mut run = RunConfig {
             epochs: 50,
