@@ -41,6 +41,9 @@ pub struct FinetuneArgs {
     /// Where checkpoints and logs go
     #[arg(long, value_name = "DIR", default_value = "output_dir")]
     output_dir: PathBuf,
+    /// Side of the images in pixels; positions are resampled [default: the model's]
+    #[arg(long)]
+    input_size: Option<usize>,
     /// What the classifier reads
     #[arg(long, value_enum, default_value_t = HeadName::Mean)]
     head: HeadName,
@@ -196,7 +199,7 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device) -> Result<u8> 
 /// The run's settings; the model is read once for its sizes, which weights without a configuration only show then.
 fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result<FinetuneConfig> {
     let start_from = args.finetune.as_deref().map(model_folder::resolve).transpose()?;
-    let model: VitMaeConfig = match (&start_from, &args.model) {
+    let mut model: VitMaeConfig = match (&start_from, &args.model) {
         (Some(path), _) => encoder(path, &Device::cpu())?.config,
         (None, Some(name)) => presets::by_name(name)?,
         (None, None) => {
@@ -205,6 +208,9 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
             return Err(Usage(message.to_owned()).into());
         }
     };
+    if let Some(size) = args.input_size {
+        model.image_size = (size, size);
+    }
     let mut run = RunConfig::new(model, args.output_dir.clone());
     if let Some(path) = &start_from {
         run.processor = model_folder::processor(path, &run.model)?;

@@ -23,7 +23,8 @@ const HEAD_DEVIATION: f64 = 2e-5;
 /// The settings of fine-tuning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FinetuneConfig {
-    /// Those that every run has. `model` describes the encoder, `start_from` has its weights.
+    /// Those that every run has. `model` describes the encoder, `start_from` has its weights; images may be of another
+    /// size than the encoder's, whose positions are then resampled.
     pub run: RunConfig,
     /// Classes of the training images.
     pub classes: Classes,
@@ -152,6 +153,7 @@ impl Task for FinetuneConfig {
                 ..LoadOptions::default()
             };
             let (encoder, _) = encoder_from_pretrained(folder, device, &options)?;
+            let positions = encoder.positions_for(run.model.image_size)?;
             let loaded = encoder.parameters();
             for parameter in model.vit.parameters_mut() {
                 // With a mean head the encoder has no norm.
@@ -159,6 +161,7 @@ impl Task for FinetuneConfig {
                     parameter.value = from.value.clone();
                 }
             }
+            model.vit.position_embeddings.value = positions;
         }
         if self.head == Head::MeanFcNorm {
             let weight = &mut model.classifier.weight;
