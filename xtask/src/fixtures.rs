@@ -13,7 +13,8 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,parity,parity-later}, conversions.json and onnx.json. Downloads about 6 GB once.
+scripts of tests/generate and replaces tests/fixtures/{images,augment,parity,parity-later}, conversions.json and onnx.json.
+Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
             above 1 MB, all together at most 15 MB; needs neither Python nor a network
@@ -71,6 +72,8 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     let into = |folder: &str| new.join(folder).display().to_string();
 
     python.script("images.py").argument(into("images")).run()?;
+    let timm = python.timm.display().to_string();
+    python.script("augment.py").environment("PYTHONPATH", timm).argument(into("augment")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
     images.run()?;
     python.script("parity_layouts.py").argument(into("parity")).run()?;
@@ -87,7 +90,7 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
         .argument(into("onnx.json"))
         .run()?;
 
-    for name in ["images", "parity", "parity-later", "conversions.json", "onnx.json"] {
+    for name in ["images", "augment", "parity", "parity-later", "conversions.json", "onnx.json"] {
         replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())

@@ -23,7 +23,7 @@ use crate::{Global, model_folder, presets, signals};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
 ///
-/// The flags are those of the original `main_finetune.py`, with `-` or `_`. Its RandAugment (`--aa`) is not here.
+/// The flags are those of the original `main_finetune.py`, with `-` or `_`.
 #[derive(Args, Debug)]
 pub struct FinetuneArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
@@ -41,6 +41,9 @@ pub struct FinetuneArgs {
     /// Where checkpoints and logs go
     #[arg(long, value_name = "DIR", default_value = "output_dir")]
     output_dir: PathBuf,
+    /// Side of the images in pixels; positions are resampled [default: the model's]
+    #[arg(long)]
+    input_size: Option<usize>,
     /// What the classifier reads
     #[arg(long, value_enum, default_value_t = HeadName::Mean)]
     head: HeadName,
@@ -104,6 +107,9 @@ pub struct FinetuneArgs {
     /// Share of images in which a rectangle is erased
     #[arg(long, default_value_t = 0.25)]
     reprob: f64,
+    /// RandAugment by timm's name, such as rand-m9-mstd0.5-inc1 (level 9 of 10), or none
+    #[arg(long, value_name = "POLICY", default_value = "none")]
+    aa: String,
     /// Smallest and largest share of an image that a crop covers
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.08, 1.0])]
     crop_scale: Vec<f64>,
@@ -197,7 +203,7 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
 /// The run's settings; the model is read once for its sizes, which weights without a configuration only show then.
 fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result<FinetuneConfig> {
     let start_from = args.finetune.as_deref().map(model_folder::resolve).transpose()?;
-    let model: VitMaeConfig = match (&start_from, &args.model) {
+    let mut model: VitMaeConfig = match (&start_from, &args.model) {
         (Some(path), _) => encoder(path, &Device::cpu())?.config,
         (None, Some(name)) => presets::by_name(name)?,
         (None, None) => {
@@ -206,6 +212,9 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
             return Err(Usage(message.to_owned()).into());
         }
     };
+    if let Some(size) = args.input_size {
+        model.image_size = (size, size);
+    }
     let mut run = RunConfig::new(model, args.output_dir.clone());
     if let Some(path) = &start_from {
         run.processor = model_folder::processor(path, &run.model)?;
@@ -239,6 +248,12 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     run.clip_grad = args.clip_grad;
     run.crop_scale = (args.crop_scale[0], args.crop_scale[1]);
     run.flip = !args.no_flip;
+    run.rand_augment = match args.aa.as_str() {
+        "none" | "" => None,
+        name => Some(name.parse().map_err(|error: vitmae_image::ImageError| {
+            Usage(format!("`--aa`: {error}\nhelp: `--aa none` leaves it out"))
+        })?),
+    };
     run.seed = args.seed;
     run.workers = args.workers;
     run.log_dir = args.log_dir.clone();

@@ -20,7 +20,8 @@ use crate::{Global, presets, processes, signals};
 
 /// Example: vitmae pretrain --data-path photos --output-dir run --model tiny --epochs 100
 ///
-/// The flags are those of the original `main_pretrain.py`, with `-` or `_`.
+/// The flags are those of the original `main_pretrain.py`, with `-` or `_`; those of transformers' `run_mae.py` that mean
+/// the same are understood too.
 #[derive(Args, Debug)]
 pub struct PretrainArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
@@ -28,10 +29,10 @@ pub struct PretrainArgs {
     recipe: Option<String>,
     /// Folder of images, flat or nested; with a folder `train` inside, that one, and `val` beside it
     /// for evaluation
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "train-dir", value_name = "DIR")]
     data_path: PathBuf,
     /// Folder of images for evaluation under fixed masks
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "validation-dir", value_name = "DIR")]
     val_path: Option<PathBuf>,
     /// Where checkpoints and logs go
     #[arg(long, value_name = "DIR", default_value = "output_dir")]
@@ -41,10 +42,10 @@ pub struct PretrainArgs {
     #[arg(long, default_value = "mae_vit_base_patch16", conflicts_with = "config")]
     model: String,
     /// Model sizes from a Hugging Face `config.json`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "config-name", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Model folder to start from, with its weights and its config
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "model"])]
+    #[arg(long, alias = "model-name-or-path", value_name = "DIR", conflicts_with_all = ["config", "model"])]
     init: Option<PathBuf>,
     /// Side of the images in pixels [default: the model's]
     #[arg(long, conflicts_with = "init")]
@@ -65,19 +66,19 @@ pub struct PretrainArgs {
     #[arg(long)]
     recompute: bool,
     /// Images of one batch in one process
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, alias = "per-device-train-batch-size", default_value_t = 64)]
     batch_size: usize,
     /// Epochs in all
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, alias = "num-train-epochs", default_value_t = 400)]
     epochs: u64,
     /// Batches of one update
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, alias = "gradient-accumulation-steps", default_value_t = 1)]
     accum_iter: usize,
     /// Learning rate for 256 images an update
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, alias = "base-learning-rate", default_value_t = 1e-3)]
     blr: f64,
     /// Highest learning rate [default: blr x images of an update / 256]
-    #[arg(long)]
+    #[arg(long, alias = "learning-rate")]
     lr: Option<f64>,
     /// Learning rate at the end
     #[arg(long, default_value_t = 0.0)]
@@ -85,6 +86,9 @@ pub struct PretrainArgs {
     /// Epochs of warm-up
     #[arg(long, default_value_t = 40.0)]
     warmup_epochs: f64,
+    /// Warm-up as a share of all epochs, as in `run_mae.py`
+    #[arg(long, conflicts_with = "warmup_epochs")]
+    warmup_ratio: Option<f64>,
     /// Weight decay; biases and norms are exempt
     #[arg(long, default_value_t = 0.05)]
     weight_decay: f64,
@@ -92,7 +96,7 @@ pub struct PretrainArgs {
     #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.95])]
     betas: Vec<f64>,
     /// Scale gradients down to this global norm [default: never]
-    #[arg(long, value_name = "NORM")]
+    #[arg(long, alias = "max-grad-norm", value_name = "NORM")]
     clip_grad: Option<f64>,
     /// Smallest and largest share of an image that a crop covers
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.2, 1.0])]
@@ -102,7 +106,12 @@ pub struct PretrainArgs {
     seed: u64,
 
     /// Threads that read images; the order does not depend on it
-    #[arg(long, visible_alias = "num-workers", default_value_t = 2)]
+    #[arg(
+        long,
+        visible_alias = "num-workers",
+        alias = "dataloader-num-workers",
+        default_value_t = 2
+    )]
     workers: usize,
     /// What to do about an image that cannot be read
     #[arg(long, value_enum, default_value_t = OnBad::Replace)]
@@ -112,13 +121,18 @@ pub struct PretrainArgs {
     max_bad_fraction: f64,
 
     /// auto (newest good checkpoint of the output folder, else new), never, or a checkpoint
-    #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
+    #[arg(
+        long,
+        alias = "resume-from-checkpoint",
+        value_name = "auto|never|DIR",
+        default_value = "auto"
+    )]
     resume: String,
     /// Resume even though settings differ from the checkpoint's
     #[arg(long = "override")]
     override_settings: bool,
     /// Folder for TensorBoard's event files
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "logging-dir", value_name = "DIR")]
     log_dir: Option<PathBuf>,
     /// Epochs between checkpoints
     #[arg(long, default_value_t = 20)]
@@ -127,7 +141,7 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N")]
     save_every_steps: Option<u64>,
     /// Checkpoints of this run that are kept
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, alias = "save-total-limit", default_value_t = 3)]
     keep_last: usize,
     /// Epochs between evaluations
     #[arg(long, default_value_t = 1)]
@@ -153,6 +167,20 @@ struct OriginalFlags {
     world_size: Option<usize>,
     #[arg(long, hide = true)]
     dist_url: Option<String>,
+    #[arg(long, hide = true)]
+    do_train: bool,
+    #[arg(long, hide = true)]
+    do_eval: bool,
+    #[arg(long, hide = true)]
+    lr_scheduler_type: Option<String>,
+    #[arg(long, hide = true)]
+    dataset_name: Option<String>,
+    #[arg(long, hide = true)]
+    train_val_split: Option<f64>,
+    #[arg(long, hide = true)]
+    warmup_steps: Option<u64>,
+    #[arg(long, hide = true)]
+    fp16: bool,
 }
 
 /// See [`MaskStrategy`].
@@ -235,6 +263,9 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
         let message = format!("`--mask-ratio` is {ratio}, expected above 0 and below 1");
         return Err(Usage(message).into());
     }
+    if let Some(ratio) = args.warmup_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+        return Err(Usage(format!("`--warmup-ratio` is {ratio}, expected from 0 to 1")).into());
+    }
     model.mask_ratio = args.mask_ratio.unwrap_or(model.mask_ratio);
     model.norm_pix_loss |= args.norm_pix_loss;
     let defaults = RunConfig::new(model, args.output_dir.clone());
@@ -258,7 +289,7 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
         blr: args.blr,
         lr: args.lr,
         min_lr: args.min_lr,
-        warmup_epochs: args.warmup_epochs,
+        warmup_epochs: args.warmup_ratio.map_or(args.warmup_epochs, |r| r * args.epochs as f64),
         adamw,
         clip_grad: args.clip_grad,
         seed: args.seed,
@@ -308,7 +339,32 @@ impl OriginalFlags {
             let message = "`--start-epoch` is not needed: `--resume` knows its step".to_owned();
             return Err(Usage(message).into());
         }
+        let scheduler = self.lr_scheduler_type.as_deref().filter(|name| *name != "cosine");
+        let refused = [
+            (
+                scheduler.is_some(),
+                "`--lr-scheduler-type` can only be `cosine`: the schedule is warm-up and cosine",
+            ),
+            (
+                self.dataset_name.is_some(),
+                "`--dataset-name` fetches data, which this program does not do\nhelp: `--train-dir` names a folder of images",
+            ),
+            (
+                self.train_val_split.is_some(),
+                "`--train-val-split` is not possible: nothing is split\nhelp: `--validation-dir` names the images to evaluate on",
+            ),
+            (
+                self.warmup_steps.is_some(),
+                "`--warmup-steps` is not known\nhelp: `--warmup-epochs` counts epochs, `--warmup-ratio` is a share of the run",
+            ),
+            (self.fp16, "`--fp16` is not possible\nhelp: `--precision bf16`"),
+        ];
+        if let Some((_, message)) = refused.into_iter().find(|(given, _)| *given) {
+            return Err(Usage(message.to_owned()).into());
+        }
         let given = [
+            ("--do-train", self.do_train),
+            ("--do-eval", self.do_eval),
             ("--pin-mem", self.pin_mem),
             ("--no-pin-mem", self.no_pin_mem),
             ("--dist-url", self.dist_url.is_some()),
@@ -317,5 +373,69 @@ impl OriginalFlags {
             progress.line(&format!("note: `{flag}` has no effect"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn parsed(flags: &[&str]) -> PretrainArgs {
+        let all = [&["vitmae", "pretrain"], flags].concat();
+        match crate::Cli::try_parse_from(all).unwrap().command {
+            crate::Command::Pretrain(args) => *args,
+            _ => unreachable!("the command is `pretrain`"),
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_run_mae_mean_the_same() {
+        let args = parsed(&[
+            "--train-dir=photos",
+            "--validation-dir=val",
+            "--per-device-train-batch-size=8",
+            "--num-train-epochs=800",
+            "--gradient-accumulation-steps=4",
+            "--base-learning-rate=1.5e-4",
+            "--weight-decay=0.1",
+            "--warmup-ratio=0.05",
+            "--mask-ratio=0.6",
+            "--norm-pix-loss",
+            "--max-grad-norm=1",
+            "--save-total-limit=2",
+            "--dataloader-num-workers=3",
+            "--do-train",
+            "--lr-scheduler-type=cosine",
+        ]);
+        args.original.report(&Progress::new(true)).unwrap();
+        assert_eq!(args.data_path, Path::new("photos"));
+        assert_eq!(args.val_path.as_deref(), Some(Path::new("val")));
+        let found = settings(&args).unwrap();
+        assert_eq!((found.batch_size, found.epochs, found.accumulation), (8, 800, 4));
+        assert_eq!((found.blr, found.warmup_epochs, found.adamw.weight_decay), (1.5e-4, 40.0, 0.1));
+        assert_eq!((found.model.mask_ratio, found.model.norm_pix_loss), (0.6, true));
+        assert_eq!((found.clip_grad, found.keep_last, found.workers), (Some(1.0), 2, 3));
+        let args = parsed(&["--train-dir=a", "--learning-rate=0.1", "--model-name-or-path=b"]);
+        assert_eq!((args.lr, args.init), (Some(0.1), Some(PathBuf::from("b"))));
+    }
+
+    #[test]
+    fn arguments_that_mean_something_else_are_refused() {
+        for flag in [
+            "--lr-scheduler-type=linear",
+            "--dataset-name=cifar10",
+            "--train-val-split=0.1",
+            "--warmup-steps=9",
+            "--fp16",
+        ] {
+            let args = parsed(&["--train-dir=a", flag]);
+            let error = args.original.report(&Progress::new(true)).unwrap_err().to_string();
+            let name = flag.split('=').next().unwrap();
+            assert!(error.starts_with(&format!("`{name}`")), "{error}");
+        }
+        let error = settings(&parsed(&["--train-dir=a", "--warmup-ratio=2"])).unwrap_err();
+        assert_eq!(error.to_string(), "`--warmup-ratio` is 2, expected from 0 to 1");
     }
 }

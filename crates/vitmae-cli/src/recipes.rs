@@ -25,7 +25,8 @@ const RECIPES: [(&str, &str); 8] = [
     ("finetune-huge", include_str!("../recipes/finetune-huge.toml")),
 ];
 /// Flags that say which model it is, in place of a recipe's.
-const OTHER_MODELS: [&str; 3] = ["--config", "--init", "--finetune"];
+const OTHER_MODELS: [&str; 5] =
+    ["--config", "--config-name", "--init", "--model-name-or-path", "--finetune"];
 
 /// Example: vitmae recipes show finetune-base > mine.toml; vitmae finetune --recipe mine.toml …
 #[derive(Args, Debug)]

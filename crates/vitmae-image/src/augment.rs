@@ -1,8 +1,15 @@
-//! Training augmentations: random resized crop, horizontal flip, centre crop.
+//! Training augmentations: random resized crop, horizontal flip, centre crop, RandAugment.
 //!
 //! Randomness is an argument: `draw` gives numbers in [0, 1), and the same draws give the same
 //! pixels. Source of the geometry: torchvision's `RandomResizedCrop` with the settings of the MAE
 //! recipe, scale (0.2, 1), ratio (3/4, 4/3), bicubic.
+
+mod affine;
+mod operation;
+mod rand_augment;
+
+pub use operation::Operation;
+pub use rand_augment::RandAugment;
 
 use crate::{Filter, Image, ImageError, VitImageProcessor, resize};
 

@@ -146,6 +146,16 @@ pub enum ImageError {
         /// The allowed range.
         expected: &'static str,
     },
+    /// The name of a RandAugment policy that means nothing here.
+    #[error("augmentation policy `{policy}`: found `{found}`, expected {expected}")]
+    Policy {
+        /// The whole name.
+        policy: String,
+        /// The part that is wrong.
+        found: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
     /// `preprocessor_config.json` is not JSON.
     #[error("image processor configuration is not a JSON object")]
     ConfigJson {

@@ -29,7 +29,8 @@ mod resize;
 mod sheet;
 
 pub use augment::{
-    Crop, RandomResizedCrop, augment, center_crop, crop, horizontal_flip, random_resized_crop,
+    Crop, Operation, RandAugment, RandomResizedCrop, augment, center_crop, crop, horizontal_flip,
+    random_resized_crop,
 };
 pub use decode::{Limits, Source, decode};
 pub use encode::encode_png;

@@ -323,6 +323,19 @@ impl VitMaeModel {
         self.transformer.linears_mut().try_for_each(Linear::quantise)
     }
 
+    /// The table of positions for images of (height, width) pixels, resampled in two dimensions as a forward pass
+    /// would: `[1, 1 + L, D]`.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the device fails or the configuration records unknown numerics.
+    pub fn positions_for(&self, image_size: (usize, usize)) -> Result<Tensor, ModelError> {
+        let grid = VitMaeConfig { image_size, ..self.config.clone() }.grid();
+        let numerics = ForwardOptions::default().numerics_of(&self.config)?;
+        let (way, kernel) = (Interpolation::Grid2d, numerics.bicubic());
+        let resampling = Resampling::new(self.config.grid(), grid, way, kernel);
+        Ok(resampling.apply(&self.position_embeddings.value)?)
+    }
+
     /// The device of its parameters.
     pub fn device(&self) -> &Device {
         self.cls_token.value.device()

@@ -23,7 +23,8 @@ const HEAD_DEVIATION: f64 = 2e-5;
 /// The settings of fine-tuning.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FinetuneConfig {
-    /// Those that every run has. `model` describes the encoder, `start_from` has its weights.
+    /// Those that every run has. `model` describes the encoder, `start_from` has its weights; images may be of another
+    /// size than the encoder's, whose positions are then resampled.
     pub run: RunConfig,
     /// Classes of the training images.
     pub classes: Classes,
@@ -47,7 +48,8 @@ impl FinetuneConfig {
     /// The original's defaults for a base model: β₂ 0.999, 50 epochs with 5 of warm-up, layer decay 0.75, drop path
     /// 0.1, crops from 0.08 of an image on (timm's `create_transform`), erasing 0.25, smoothing 0.1, the mean of the tokens.
     ///
-    /// Source: `main_finetune.py` of facebookresearch/mae, by name and value only. Its RandAugment is not here.
+    /// Source: `main_finetune.py` of facebookresearch/mae, by name and value only. RandAugment, which it has by default, is
+    /// for [`RunConfig::rand_augment`] to choose.
     pub fn new(run: RunConfig, classes: Classes, evaluation_labels: Vec<usize>) -> Self {
         let mut run = RunConfig {
             epochs: 50,
@@ -151,6 +153,7 @@ impl Task for FinetuneConfig {
                 ..LoadOptions::default()
             };
             let (encoder, _) = encoder_from_pretrained(folder, device, &options)?;
+            let positions = encoder.positions_for(run.model.image_size)?;
             let loaded = encoder.parameters();
             for parameter in model.vit.parameters_mut() {
                 // With a mean head the encoder has no norm.
@@ -158,6 +161,7 @@ impl Task for FinetuneConfig {
                     parameter.value = from.value.clone();
                 }
             }
+            model.vit.position_embeddings.value = positions;
         }
         if self.head == Head::MeanFcNorm {
             let weight = &mut model.classifier.weight;

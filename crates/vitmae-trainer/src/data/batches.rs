@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use vitmae_cpu::random::Stream;
 use vitmae_image::{
-    Image, ImageError, RandomResizedCrop, VitImageProcessor, horizontal_flip, random_resized_crop,
+    Image, ImageError, PerChannel, RandAugment, RandomResizedCrop, VitImageProcessor,
+    horizontal_flip, random_resized_crop,
 };
 
 use super::{BadSample, Dataset, MaskStrategy, OnBadSample, Permutation};
@@ -64,18 +65,20 @@ pub struct Augmentation {
     pub crop: RandomResizedCrop,
     /// Whether half of the crops are mirrored.
     pub flip: bool,
+    /// What is done to the colours and shapes of the crop, if anything.
+    pub rand_augment: Option<RandAugment>,
     /// Converts to RGB if it says so, then rescales and normalises.
     pub processor: VitImageProcessor,
 }
 
 impl Augmentation {
-    /// Crops, flips and normalises; the draws are a pure function of seed, epoch and sample.
+    /// Crops, flips, varies and normalises; the draws are a pure function of seed, epoch and sample.
     ///
     /// # Shapes
     /// `[H, W, C]` u8 → `[C, size.0, size.1]` f32
     ///
     /// # Errors
-    /// Those of [`random_resized_crop`] and [`VitImageProcessor::normalise`].
+    /// Those of [`random_resized_crop`], [`RandAugment::apply`] and [`VitImageProcessor::normalise`].
     pub fn apply(
         &self,
         image: &Image,
@@ -94,7 +97,30 @@ impl Augmentation {
         if self.processor.do_convert_rgb == Some(true) && image.channels != 3 {
             image = image.to_rgb();
         }
+        if let Some(policy) = &self.rand_augment {
+            // Draws of their own, so that crops stay the same with and without.
+            let stream = Stream::new(seed, "rand-augment", epoch, sample);
+            let mut index = 0;
+            let mut draw = || {
+                index += 1;
+                stream.uniform(index - 1)
+            };
+            image = policy.apply(&image, self.fill(), &mut draw)?;
+        }
         self.processor.normalise(&image)
+    }
+}
+
+impl Augmentation {
+    /// The colour of what comes from outside of an image: the processor's mean, which normalises to 0.
+    fn fill(&self) -> [u8; 3] {
+        [0, 1, 2].map(|channel| {
+            let mean = match &self.processor.image_mean {
+                PerChannel::All(mean) => *mean,
+                PerChannel::Each(means) => means.get(channel).copied().unwrap_or(0.5),
+            };
+            (255.0 * mean).round_ties_even() as u8
+        })
     }
 }
 

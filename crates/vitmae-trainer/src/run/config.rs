@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use vitmae_image::{Filter, PerChannel, RandomResizedCrop, Size, VitImageProcessor};
+use vitmae_image::{Filter, PerChannel, RandAugment, RandomResizedCrop, Size, VitImageProcessor};
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::ops::Precision;
 
@@ -46,6 +46,8 @@ pub struct RunConfig {
     pub crop_scale: (f64, f64),
     /// Whether half of the crops are mirrored.
     pub flip: bool,
+    /// What is done to the colours and shapes of the crops, if anything; for RGB alone.
+    pub rand_augment: Option<RandAugment>,
     /// How the removed patches of a training image lie to each other; evaluation always removes at random.
     pub mask_strategy: MaskStrategy,
     /// Of the matrix products; everything else is f32.
@@ -127,6 +129,7 @@ impl RunConfig {
             processor,
             crop_scale: (0.2, 1.0),
             flip: true,
+            rand_augment: None,
             mask_strategy: MaskStrategy::Random,
             precision: Precision::F32,
             recompute: false,
@@ -189,6 +192,10 @@ impl RunConfig {
         let (low, high) = self.crop_scale;
         range("crop_scale", low, "above 0", |low| low > 0.0)?;
         range("crop_scale", high, "from its start to 1", |high| high >= low && high <= 1.0)?;
+        if self.rand_augment.is_some() {
+            let channels = self.model.num_channels as f64;
+            range("num_channels", channels, "3, since RandAugment is for RGB", |c| c == 3.0)?;
+        }
         let fraction = self.max_bad_fraction;
         range("max_bad_fraction", fraction, "from 0 to 1", |f| (0.0..=1.0).contains(&f))
     }
@@ -229,7 +236,12 @@ impl RunConfig {
             scale: self.crop_scale,
             ..RandomResizedCrop::new(self.model.image_size)
         };
-        Augmentation { crop, flip: self.flip, processor: self.processor.clone() }
+        Augmentation {
+            crop,
+            flip: self.flip,
+            rand_augment: self.rand_augment,
+            processor: self.processor.clone(),
+        }
     }
 
     /// Everything that decides the weights of each step, as JSON; two runs of the same identity
@@ -264,6 +276,9 @@ impl RunConfig {
         // Nor have those of one process a number of them.
         if self.team.size() > 1 {
             identity[PROCESSES] = self.team.size().into();
+        }
+        if let Some(policy) = &self.rand_augment {
+            identity["aa"] = policy.to_string().into();
         }
         identity
     }
@@ -332,7 +347,7 @@ mod tests {
         let good = RunConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
         type Break = fn(&mut RunConfig);
-        let cases: [(Break, &str); 9] = [
+        let cases: [(Break, &str); 10] = [
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
             (|c| c.clip_grad = Some(0.0), "`clip_grad` is 0, expected above 0"),
@@ -341,6 +356,13 @@ mod tests {
             (|c| c.crop_scale = (0.5, 0.4), "`crop_scale` is 0.4, expected from its start to 1"),
             (|c| c.max_bad_fraction = 2.0, "`max_bad_fraction` is 2, expected from 0 to 1"),
             (|c| c.model.mask_ratio = 0.0, "`mask_ratio` is 0, expected above 0 and below 1"),
+            (
+                |c| {
+                    c.rand_augment = "rand-m9-inc1".parse().ok();
+                    c.model.num_channels = 1;
+                },
+                "`num_channels` is 1, expected 3, since RandAugment is for RGB",
+            ),
             (|c| c.save_every_steps = Some(0), "`save_every` is 0, expected at least 1"),
         ];
         for (spoil, message) in cases {

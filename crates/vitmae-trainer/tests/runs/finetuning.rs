@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vitmae_image::{Image, ImageError};
-use vitmae_model::{Head, VitForImageClassification};
-use vitmae_tensor::Device;
+use vitmae_model::{ForwardOptions, Head, Masking, VitForImageClassification, VitMaeModel};
+use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::data::Dataset;
 use vitmae_trainer::{
     Classes, Datasets, Event, FinetuneConfig, Mix, RunConfig, StopFlag, Summary, finetune, pretrain,
 };
-use vitmae_weights::{LoadOptions, classifier_from_pretrained};
+use vitmae_weights::{LoadOptions, classifier_from_pretrained, save_pretrained};
 
 use crate::tiny;
 
@@ -55,6 +55,8 @@ fn config(folder: &Path) -> FinetuneConfig {
     let run = &mut config.run;
     (run.batch_size, run.epochs, run.lr, run.warmup_epochs) = (4, 2, Some(3e-3), 0.5);
     (run.seed, run.save_every_steps) = (7, Some(2));
+    run.rand_augment = "rand-m9-mstd0.5-inc1".parse().ok();
+    assert!(run.rand_augment.is_some());
     config
 }
 
@@ -139,6 +141,36 @@ fn it_starts_from_the_encoder_and_trains_what_it_should() {
     assert!(of_last.iter().all(|n| !n.starts_with("vit.") || n.starts_with("vit.blocks.1.")));
     assert_eq!(of_last.len(), 12 + 4, "{of_last:?}");
     assert_eq!(moved(&first(Some(0), 3e-3)).len(), 4);
+}
+
+#[test]
+fn images_may_be_of_another_size_than_the_encoders() {
+    let folder = tempfile::tempdir().unwrap();
+    let (device, options) = (Device::cpu(), LoadOptions::default());
+    let encoder = VitMaeModel::new(tiny::model(), &device, 3).unwrap();
+    save_pretrained(&encoder, &folder.path().join("encoder")).unwrap();
+
+    let mut config = config(&folder.path().join("run"));
+    (config.head, config.drop_path) = (Head::Cls, 0.0);
+    config.run.model.image_size = (24, 32);
+    (config.run.start_from, config.run.lr) = (Some(folder.path().join("encoder")), Some(0.0));
+    let checkpoint = run(&config, Some(1)).checkpoint;
+    let (model, _) = classifier_from_pretrained(&checkpoint, Head::Cls, &device, &options).unwrap();
+    assert_eq!(model.config.image_size, (24, 32));
+    assert_eq!(model.vit.position_embeddings.value.shape(), [1, 1 + 6 * 8, 16]);
+
+    // At a learning rate of 0 it still is the encoder, which resamples its positions in each forward pass.
+    let pixels = (0..3 * 24 * 32).map(|at| (at as f32 * 0.37).sin()).collect();
+    let pixels = Tensor::from_vec(&device, &[1, 3, 24, 32], pixels).unwrap();
+    let all = Masking::none(1, 48);
+    let tokens = |model: &VitMaeModel, interpolate_pos_encoding| {
+        let options = ForwardOptions { interpolate_pos_encoding, ..ForwardOptions::default() };
+        let output = model.forward(&pixels, &all, &options).unwrap();
+        output.last_hidden_state.to_vec().unwrap()
+    };
+    assert_eq!(tokens(&model.vit, false), tokens(&encoder, true));
+    // It resumes at its size.
+    assert_eq!(run(&config, None).step, 12);
 }
 
 #[test]
