@@ -1,6 +1,6 @@
 """Writes the fixtures of RandAugment: what timm's operations on Pillow make of given images.
 
-    python augment.py OUT_DIR          (packages: requirements-images.txt, and requirements-augment.txt without dependencies)
+    python augment.py OUT_DIR          (packages: requirements-images.txt, and requirements-timm.txt without dependencies)
 
 `operations.csv`: operation, level from 0 to 10, whether its sign is turned, the image by kind and seed (`pattern` of
 images.py), and the hash (FNV-1a, 64 bits) of the result's bytes. Only the file `auto_augment.py` of timm is loaded.
