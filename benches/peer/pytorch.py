@@ -1,4 +1,4 @@
-"""Times transformers' ViTMAE: a pre-training step (forward, backward, AdamW), or a forward pass.
+"""Times transformers' ViTMAE: a pre-training step (forward, backward, AdamW), a forward pass, or the encoder on all patches.
 
     python pytorch.py [--task pretrain] [--precision f32] [--compile] [--batch-size 32] [--steps 5] [--threads 2]
                       [--device cpu]
@@ -20,7 +20,7 @@ import time
 
 import torch
 import transformers
-from transformers import ViTMAEConfig, ViTMAEForPreTraining
+from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 MODELS = {
     "base": {},
@@ -41,7 +41,10 @@ class Step:
         self.task, self.bf16 = args.task, args.precision == "bf16"
         torch.manual_seed(0)
         self.attention, self.optimizer_name = attention, optimizer
-        self.model = ViTMAEForPreTraining._from_config(ViTMAEConfig(**MODELS[model]), attn_implementation=attention)
+        self.encoder = args.task == "features"
+        of_class, ratio = (ViTMAEModel, 0.0) if self.encoder else (ViTMAEForPreTraining, 0.75)
+        config = ViTMAEConfig(**MODELS[model], mask_ratio=ratio)
+        self.model = of_class._from_config(config, attn_implementation=attention)
         self.device = args.device
         self.model.to(args.device).train(args.task == "pretrain")
         self.forward = torch.compile(self.model) if args.compile else self.model
@@ -61,7 +64,8 @@ class Step:
         start = time.perf_counter()
         train = self.task == "pretrain"
         with torch.set_grad_enabled(train), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            loss = self.forward(self.pixels).loss
+            output = self.forward(self.pixels)
+            loss = output.last_hidden_state.mean() if self.encoder else output.loss
         if train:
             loss.backward()
             self.adamw.step()
@@ -91,7 +95,7 @@ def choose(args, attentions, optimizers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="base")
-    parser.add_argument("--task", choices=["pretrain", "forward"], default="pretrain")
+    parser.add_argument("--task", choices=["pretrain", "forward", "features"], default="pretrain")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch-size", type=int, default=32)

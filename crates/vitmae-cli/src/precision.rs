@@ -48,8 +48,8 @@ enum InferenceName {
     F32,
     /// Factors rounded to 8 bits of precision, faster where the CPU or GPU has instructions for it
     Bf16,
-    /// Weights and tokens as 8-bit integers inside the blocks, the other products in bf16; on the CPU; see
-    /// docs/numerics.md for the error
+    /// Weights and tokens as 8-bit integers inside the blocks, the other products in bf16; for CPUs with AVX-512 VNNI,
+    /// slower than f32 on others; docs/numerics.md has the error
     Int8,
 }
 

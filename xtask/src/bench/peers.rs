@@ -1,4 +1,4 @@
-//! `cargo xtask bench peers`: `vitmae bench` and PyTorch in turn, on the same task.
+//! `cargo xtask bench peers`: `vitmae bench` and PyTorch, ONNX Runtime or OpenVINO in turn, on the same task.
 
 use std::path::{Path, PathBuf};
 
@@ -17,24 +17,39 @@ struct Row {
     peers: &'static [Peer],
 }
 
-/// How PyTorch runs it.
+/// Who runs it too, and how.
 struct Peer {
+    program: Program,
     precision: &'static str,
-    compile: bool,
 }
 
-const F32: Peer = Peer { precision: "f32", compile: false };
-const F32_COMPILED: Peer = Peer { precision: "f32", compile: true };
-const BF16: Peer = Peer { precision: "bf16", compile: false };
-const BF16_COMPILED: Peer = Peer { precision: "bf16", compile: true };
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    PyTorch,
+    /// `torch.compile`.
+    Compiled,
+    OnnxRuntime,
+    OpenVino,
+}
 
-const ROWS: [Row; 6] = [
+const F32: Peer = Peer { program: Program::PyTorch, precision: "f32" };
+const F32_COMPILED: Peer = Peer { program: Program::Compiled, precision: "f32" };
+const BF16: Peer = Peer { program: Program::PyTorch, precision: "bf16" };
+const BF16_COMPILED: Peer = Peer { program: Program::Compiled, precision: "bf16" };
+const F32_ONNX: Peer = Peer { program: Program::OnnxRuntime, precision: "f32" };
+const F32_OPENVINO: Peer = Peer { program: Program::OpenVino, precision: "f32" };
+const BF16_OPENVINO: Peer = Peer { program: Program::OpenVino, precision: "bf16" };
+
+const ROWS: [Row; 9] = [
     Row { task: "pretrain", precision: "f32", batch: 32, peers: &[F32, F32_COMPILED] },
     Row { task: "pretrain", precision: "f32", batch: 1, peers: &[F32] },
     Row { task: "pretrain", precision: "bf16", batch: 32, peers: &[BF16, BF16_COMPILED, F32] },
     Row { task: "pretrain", precision: "bf16", batch: 1, peers: &[BF16] },
     Row { task: "forward", precision: "f32", batch: 8, peers: &[F32, F32_COMPILED] },
     Row { task: "forward", precision: "bf16", batch: 8, peers: &[BF16, BF16_COMPILED] },
+    Row { task: "features", precision: "f32", batch: 8, peers: &[F32, F32_ONNX, F32_OPENVINO] },
+    Row { task: "features", precision: "bf16", batch: 8, peers: &[BF16, BF16_OPENVINO] },
+    Row { task: "features", precision: "int8", batch: 8, peers: &[F32, BF16] },
 ];
 
 /// What the command line asks for.
@@ -93,9 +108,9 @@ impl Row {
             let pairs = || ours.iter().zip(runs);
             let ratio = spread(pairs().map(|(our, their)| their.ms / our.ms));
             let memory = spread(pairs().map(|(our, their)| our.bytes / their.bytes))[0];
-            let compiled = if peer.compile { " compiled" } else { "" };
             println!(
-                "  PyTorch {}{compiled}: {} ms, ratio {}, memory {memory:.2}",
+                "  {} {}: {} ms, ratio {}, memory {memory:.2}",
+                peer.program.name(),
                 peer.precision,
                 shown(ms(runs)),
                 shown(ratio)
@@ -117,17 +132,34 @@ impl Row {
     fn peer(&self, peer: &Peer, options: &Options, python: &Path) -> anyhow::Result<Run> {
         let steps = if self.batch == 1 { 4 * options.steps } else { options.steps };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut line = Line::new(python.display().to_string(), "benches/peer/pytorch.py --task")
-            .argument(self.task)
+        let python = python.display().to_string();
+        let pytorch = || {
+            let line = Line::new(&python, "benches/peer/pytorch.py --optimizer=fused --task");
+            line.argument(self.task)
+        };
+        let line = match peer.program {
+            Program::PyTorch => pytorch(),
+            Program::Compiled => pytorch().argument("--compile").argument("--attention=sdpa"),
+            Program::OnnxRuntime => Line::new(&python, "benches/peer/onnx.py"),
+            Program::OpenVino => Line::new(&python, "benches/peer/onnx.py --runtime=openvino"),
+        };
+        let line = line
             .argument(format!("--precision={}", peer.precision))
             .argument(format!("--batch-size={}", self.batch))
             .argument(format!("--steps={steps}"))
-            .argument(format!("--threads={threads}"))
-            .argument("--optimizer=fused");
-        if peer.compile {
-            line = line.argument("--compile").argument("--attention=sdpa");
-        }
+            .argument(format!("--threads={threads}"));
         result(&line)
+    }
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PyTorch => "PyTorch",
+            Self::Compiled => "PyTorch compiled",
+            Self::OnnxRuntime => "ONNX Runtime",
+            Self::OpenVino => "OpenVINO",
+        }
     }
 }
 
