@@ -70,7 +70,7 @@ impl Gpu {
             self.name,
             self.client.name(),
         );
-        let peak = Peak { gflops, bf16_gflops: gflops, gigabytes };
+        let peak = Peak { gflops, bf16_gflops: gflops, int8_gops: gflops, gigabytes };
         Criterion::default().sample_size(10).with_measurement(Rate(peak))
     }
 
