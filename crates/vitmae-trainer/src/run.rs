@@ -6,28 +6,27 @@ mod dump;
 mod resume;
 mod saver;
 mod task;
+mod updates;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::{Value, json};
-use vitmae_tensor::{Device, Tensor};
+use vitmae_tensor::Device;
 use vitmae_weights::Pretrained;
 
 use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
-use crate::data::{BadSample, BadSampleLog, Batch, BatchMaker, BatchPlan, Dataset, Prefetch};
+use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
-use crate::{
-    Event, MetricsLog, Started, Step, StopFlag, TrainState, Trainable, TrainerError, Update,
-};
+use crate::{Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
 use resume::find_checkpoint;
 use saver::Saver;
 pub use task::Evaluation;
 pub(crate) use task::Task;
+use updates::{Launched, Ready};
 
 /// The images of a run.
 #[derive(Clone)]
@@ -87,33 +86,6 @@ pub(crate) fn run<T: Task>(
     };
     let mut run = Run::set_up(task, config, data, plan, device, on_event)?;
     run.train(stop, on_event)
-}
-
-/// A batch on the device.
-struct Ready<I> {
-    number: u64,
-    pixels: Tensor,
-    input: I,
-    samples: Vec<u64>,
-    bad: Vec<BadSample>,
-    /// Seconds spent waiting for it.
-    waited: f64,
-}
-
-/// An update whose losses and norm have not been read yet.
-struct Launched {
-    step: u64,
-    epoch: f64,
-    lr: f64,
-    losses: Vec<Tensor>,
-    gradient_norm: Tensor,
-    /// Of this process.
-    samples: Vec<u64>,
-    /// Of all.
-    images: u64,
-    batches: Vec<u64>,
-    start: Instant,
-    data_seconds: f64,
 }
 
 /// Everything a running training holds.
@@ -285,126 +257,6 @@ impl<'a, T: Task> Run<'a, T> {
         })
     }
 
-    /// One update: `accumulation` batches and the optimizer. Waits for nothing but data.
-    fn update(
-        &mut self,
-        prefetch: &mut Prefetch,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
-        let start = Instant::now();
-        let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-        let mut data_seconds = 0.0;
-        let (team, accumulation) = (&self.config.team, self.plan.accumulation);
-        for batch in 0..accumulation {
-            let ready = match self.ready.take() {
-                Some(ready) => ready,
-                None => self.next_batch(prefetch),
-            }?;
-            for bad in &team.gather(ready.bad.clone())?.concat() {
-                if team.leads() && self.bad_samples.record(bad)? {
-                    on_event(Event::BadSample(bad));
-                }
-            }
-            self.state.sums.last_batch = batch + 1 == accumulation;
-            losses.push(self.accumulate(&ready)?);
-            data_seconds += ready.waited;
-            samples.extend(ready.samples);
-            batches.push(ready.number);
-            // The next batch crosses over while a GPU computes this one.
-            if !self.device.is_cpu() && !prefetch.is_done() {
-                self.ready = Some(self.next_batch(prefetch));
-            }
-        }
-        let epoch = self.plan.fractional_epoch(self.state.step());
-        let lr = self.config.schedule().at(epoch);
-        let (losses, images) = self.state.shared(losses, samples.len() as u64)?;
-        let Update { step, gradient_norm } = self.state.update(lr, self.config.clip_grad)?;
-        self.launched.push(Launched {
-            step,
-            epoch,
-            lr,
-            losses,
-            gradient_norm,
-            samples,
-            images,
-            batches,
-            start,
-            data_seconds,
-        });
-        Ok(())
-    }
-
-    /// Reads losses and norms of the updates since the last time, checks and reports them.
-    fn settle(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
-        let launched = std::mem::take(&mut self.launched);
-        let Some(first) = launched.first() else { return Ok(()) };
-        let (start, count) = (first.start, launched.len() as f64);
-        let weight = self.weight();
-        let mut results = Vec::with_capacity(launched.len());
-        for update in launched {
-            let losses = update.losses.iter().map(|loss| Ok(f64::from(loss.item()?) * weight));
-            let loss = losses.sum::<Result<f64, TrainerError>>()?;
-            let gradient_norm = f64::from(update.gradient_norm.item()?);
-            if !loss.is_finite() || !gradient_norm.is_finite() {
-                return Err(dump::write(self, &update, loss, gradient_norm));
-            }
-            results.push((update, loss, gradient_norm));
-        }
-        // What a GPU does has no times of its own.
-        let seconds = start.elapsed().as_secs_f64() / count;
-        for (update, loss, gradient_norm) in results {
-            let Launched { step, epoch, lr, data_seconds, images, .. } = update;
-            self.progress.epoch_loss += loss;
-            self.progress.epoch_updates += 1;
-            self.last_loss = Some(loss);
-            self.write_log(&json!({
-                "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-                "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-            }))?;
-            let total_steps = self.total_steps();
-            on_event(Event::Step(Step {
-                step,
-                total_steps,
-                epoch,
-                loss,
-                lr,
-                gradient_norm,
-                images,
-                seconds,
-                data_seconds,
-            }));
-        }
-        Ok(())
-    }
-
-    /// Waits for the next batch and brings it to the device.
-    fn next_batch(&self, prefetch: &mut Prefetch) -> Result<Ready<T::Input>, TrainerError> {
-        let waiting = Instant::now();
-        let batch = prefetch.next_batch().unwrap_or(Err(TrainerError::WorkerLost))?;
-        self.ready(batch, waiting.elapsed().as_secs_f64())
-    }
-
-    fn ready(&self, mut batch: Batch, waited: f64) -> Result<Ready<T::Input>, TrainerError> {
-        let input = self.task.prepare(self.config, &mut batch)?;
-        let model = &self.config.model;
-        let (height, width) = model.image_size;
-        let shape = [batch.samples.len(), model.num_channels, height, width];
-        let pixels = Tensor::from_vec(&self.device, &shape, batch.pixels)?;
-        let Batch { number, samples, bad, .. } = batch;
-        Ok(Ready { number, pixels, input, samples, bad, waited })
-    }
-
-    fn accumulate(&mut self, batch: &Ready<T::Input>) -> Result<Tensor, TrainerError> {
-        let weight = self.weight() / self.plan.processes as f64;
-        let draws = (self.config.seed, batch.number);
-        self.task.accumulate(&mut self.state, &batch.pixels, &batch.input, weight, draws)
-    }
-
-    /// The share of one batch in the loss of its update in this process.
-    fn weight(&self) -> f64 {
-        1.0 / self.plan.accumulation as f64
-    }
-
     fn end_epoch(
         &mut self,
         epoch: u64,
@@ -461,11 +313,6 @@ impl<'a, T: Task> Run<'a, T> {
 
     fn total_steps(&self) -> u64 {
         self.config.epochs * self.plan.updates_per_epoch()
-    }
-
-    /// Updates between two looks at their losses; the CPU has computed them by then anyway.
-    fn updates_at_once(&self) -> usize {
-        if self.device.is_cpu() { 1 } else { self.config.sync_every }
     }
 
     fn save_interval(&self) -> u64 {

@@ -6,7 +6,8 @@ use serde_json::json;
 use vitmae_tensor::Tensor;
 use vitmae_weights::Pretrained;
 
-use super::{Launched, Run, Task};
+use super::updates::Launched;
+use super::{Run, Task};
 use crate::{Trainable, TrainerError};
 
 /// Writes `nan_dump/` and gives the error that ends the run.
