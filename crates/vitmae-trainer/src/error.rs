@@ -107,8 +107,9 @@ pub enum TrainerError {
     },
     /// The loss or the gradient is not a number.
     #[error(
-        "update {step}: {what} is {value}; no update was made\nhelp: `{}` holds what is needed to \
-         replay it; resume with a lower learning rate or with `--clip-grad 1`", dump.display()
+        "update {step}: {what} is {value}; no update was made\nhelp: `{}` tells its images, `--resume {}` makes it again; \
+         go on with a lower learning rate, with `--clip-grad 1` or with `--nan-policy rollback`",
+        dump.display(), checkpoint.display()
     )]
     NonFinite {
         /// The update, counted from 1.
@@ -117,8 +118,10 @@ pub enum TrainerError {
         what: String,
         /// The value.
         value: f64,
-        /// Folder with the dump.
+        /// The report.
         dump: PathBuf,
+        /// The state before the update.
+        checkpoint: PathBuf,
     },
     /// A checkpoint that was named does not verify.
     #[error("checkpoint `{}` cannot be used", folder.display())]

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::TrainerError;
 use crate::checkpoint::Flaw;
 use crate::data::BadSample;
+use crate::{Spike, TrainerError};
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -28,6 +28,31 @@ pub enum Event<'a> {
     },
     /// An update was made.
     Step(Step),
+    /// Warning: a loss or a gradient norm far above those before it.
+    Spike {
+        /// The update.
+        step: u64,
+        /// What stands out.
+        spike: Spike,
+    },
+    /// Warning: the loss or gradient was not finite, and the update was left out.
+    Skipped {
+        /// The update.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Its gradient's norm.
+        gradient_norm: f64,
+    },
+    /// Warning: the loss or gradient was not finite, and the run goes on from its last checkpoint with other images.
+    RolledBack {
+        /// The update that failed.
+        failed: u64,
+        /// Updates that the checkpoint has seen.
+        step: u64,
+        /// The checkpoint.
+        folder: &'a Path,
+    },
     /// An epoch ended.
     EpochEnd {
         /// Epochs done.

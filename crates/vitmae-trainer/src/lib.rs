@@ -30,6 +30,7 @@ mod mpi;
 mod pretrain;
 mod run;
 pub mod schedule;
+mod spikes;
 mod stop;
 mod team;
 mod train_state;
@@ -47,7 +48,10 @@ pub use mix::Mix;
 #[cfg(feature = "mpi")]
 pub use mpi::MpiProcesses;
 pub use pretrain::pretrain;
-pub use run::{Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig, Summary};
+pub use run::{
+    Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, NanPolicy, Resume, RunConfig, Summary,
+};
+pub use spikes::Spike;
 pub use stop::StopFlag;
 pub use team::{Collective, Team};
 pub use train_state::{TrainState, Update};

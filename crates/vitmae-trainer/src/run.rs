@@ -3,6 +3,7 @@
 
 mod config;
 mod dump;
+mod nan_policy;
 mod resume;
 mod saver;
 mod task;
@@ -19,9 +20,12 @@ use vitmae_weights::Pretrained;
 use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
 use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
+use crate::spikes::Spikes;
 use crate::{Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
+pub use nan_policy::NanPolicy;
+use nan_policy::RolledBack;
 use resume::find_checkpoint;
 use saver::Saver;
 pub use task::Evaluation;
@@ -104,6 +108,9 @@ struct Run<'a, T: Task> {
     /// The next batch, where it crosses to the device ahead of time.
     ready: Option<Result<Ready<T::Input>, TrainerError>>,
     launched: Vec<Launched>,
+    skipped_in_a_row: u32,
+    rolled_back: Option<RolledBack>,
+    spikes: Spikes,
     last_loss: Option<f64>,
     evaluation: Option<Evaluation>,
     resumed_from: Option<PathBuf>,
@@ -132,16 +139,10 @@ impl<'a, T: Task> Run<'a, T> {
             }
             None => {
                 let state = TrainState::new(task.first_model(config, device)?, config.adamw)?;
-                let run = new_run_name();
-                let (epoch_loss, epoch_updates) = (0.0, 0);
-                let identity = identity.clone();
-                (state, Progress { run, step: 0, epoch_loss, epoch_updates, identity })
+                (state, Progress::new(new_run_name(), identity.clone()))
             }
         };
-        state.model.set_precision(config.precision);
-        state.recompute = config.recompute;
-        state.drop_path = task.drop_path();
-        state.sums = GradientSums::new(team.clone());
+        equip(&mut state, task, config);
         if let Some(folder) = &resume {
             let differences = config::differences(&progress.identity, &identity);
             if !differences.is_empty() && !config.override_settings {
@@ -174,6 +175,9 @@ impl<'a, T: Task> Run<'a, T> {
             progress,
             ready: None,
             launched: Vec::new(),
+            skipped_in_a_row: 0,
+            rolled_back: None,
+            spikes: Spikes::default(),
             last_loss: None,
             evaluation: None,
             resumed_from: resume,
@@ -209,10 +213,7 @@ impl<'a, T: Task> Run<'a, T> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary<T::Model>, TrainerError> {
         let team = &self.config.team;
-        let batches = self.plan.accumulation * self.plan.processes;
-        let batches = self.state.step() * batches..self.total_steps() * batches;
-        let own = batches.skip(team.rank()).step_by(team.size());
-        let mut prefetch = Prefetch::start(self.batch_maker(), own, self.config.workers)?;
+        let mut prefetch = self.prefetch()?;
         let mut saved_at = self.resumed_from.as_ref().map(|_| self.state.step());
         let mut stopped = team.agree(stop.get())?;
         while self.state.step() < self.total_steps() && stopped.is_none() {
@@ -221,8 +222,13 @@ impl<'a, T: Task> Run<'a, T> {
             let per_epoch = self.plan.updates_per_epoch();
             let ends_epoch = step.is_multiple_of(per_epoch);
             let saves = step < self.total_steps() && step.is_multiple_of(self.save_interval());
-            if ends_epoch || saves || self.launched.len() >= self.updates_at_once() {
-                self.settle(on_event)?;
+            if (ends_epoch || saves || self.launched.len() >= self.updates_at_once())
+                && let Some(back) = self.settle(on_event)?
+            {
+                self.roll_back(back, on_event)?;
+                prefetch = self.prefetch()?;
+                saved_at = Some(self.state.step());
+                continue;
             }
             if ends_epoch {
                 self.end_epoch(step / per_epoch, on_event)?;
@@ -236,7 +242,10 @@ impl<'a, T: Task> Run<'a, T> {
             }
             stopped = team.agree(stop.get())?;
         }
-        self.settle(on_event)?;
+        if let Some(back) = self.settle(on_event)? {
+            self.roll_back(back, on_event)?;
+            saved_at = Some(self.state.step());
+        }
         self.saver.finish(on_event)?;
         let step = self.state.step();
         let on_disk = self.saver.newest().or(self.resumed_from.as_ref()).cloned();
@@ -298,6 +307,16 @@ impl<'a, T: Task> Run<'a, T> {
         Snapshot::of(&self.state, &self.config.processor, progress)
     }
 
+    /// The batches from the next update on, made ahead of time.
+    fn prefetch(&self) -> Result<Prefetch, TrainerError> {
+        let team = &self.config.team;
+        let (per_update, passed_over) = (self.plan.batches_per_update(), self.progress.passed_over);
+        let updates = self.state.step() + passed_over..self.total_steps() + passed_over;
+        let batches = updates.start * per_update..updates.end * per_update;
+        let own = batches.skip(team.rank()).step_by(team.size());
+        Prefetch::start(self.batch_maker(), own, self.config.workers)
+    }
+
     fn batch_maker(&self) -> Arc<BatchMaker> {
         Arc::new(BatchMaker {
             dataset: Arc::clone(&self.data.train),
@@ -319,6 +338,15 @@ impl<'a, T: Task> Run<'a, T> {
         let epochs = self.config.save_every_epochs * self.plan.updates_per_epoch();
         self.config.save_every_steps.unwrap_or(epochs)
     }
+}
+
+/// Gives a state what its checkpoint does not hold.
+fn equip<T: Task>(state: &mut TrainState<T::Model>, task: &T, config: &RunConfig) {
+    state.model.set_precision(config.precision);
+    state.recompute = config.recompute;
+    state.drop_path = task.drop_path();
+    state.sums = GradientSums::new(config.team.clone());
+    state.forgets = config.nan_policy == NanPolicy::Skip;
 }
 
 /// A name that no other run has; it decides nothing but which checkpoints rotation may remove.

@@ -29,6 +29,8 @@ pub struct TrainState<M = VitMaeForPreTraining> {
     pub drop_path: f64,
     /// How gradients become those of all processes.
     pub(crate) sums: GradientSums,
+    /// Whether what was not finite spoils its own update alone.
+    pub(crate) forgets: bool,
     step: u64,
     /// Factor of the next update's gradient; 0 once a loss or a norm was not finite.
     scale: Tensor,
@@ -60,8 +62,16 @@ impl<M: Trainable> TrainState<M> {
         step: u64,
     ) -> Result<TrainState<M>, TrainerError> {
         let scale = Tensor::from_slice(model.device(), &[], &[1.0])?;
-        let (recompute, drop_path, sums) = (false, 0.0, GradientSums::default());
-        Ok(TrainState { model, optimizer, recompute, drop_path, sums, step, scale })
+        Ok(TrainState {
+            model,
+            optimizer,
+            recompute: false,
+            drop_path: 0.0,
+            sums: GradientSums::default(),
+            forgets: false,
+            step,
+            scale,
+        })
     }
 
     /// Updates made.
@@ -93,6 +103,9 @@ impl<M: Trainable> TrainState<M> {
         ops::clip_scale(&gradient_norm, clip, &mut self.scale)?;
         self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
         self.model.zero_grad();
+        if self.forgets {
+            self.scale = Tensor::from_slice(self.model.device(), &[], &[1.0])?;
+        }
         self.step += 1;
         Ok(Update { step: self.step, gradient_norm })
     }

@@ -33,8 +33,23 @@ pub struct Progress {
     pub epoch_loss: f64,
     /// Updates of the current epoch.
     pub epoch_updates: u64,
+    /// Updates whose images were passed over, because one of them gave no finite loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
     /// The settings that decide the result.
     pub identity: serde_json::Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Progress {
+    /// Before the first update.
+    pub fn new(run: String, identity: serde_json::Value) -> Progress {
+        Progress { run, step: 0, epoch_loss: 0.0, epoch_updates: 0, passed_over: 0, identity }
+    }
 }
 
 /// A copy of a run's state that can be written while training goes on.

@@ -113,6 +113,19 @@ impl CheckpointStore {
         Ok(old)
     }
 
+    /// This run's checkpoints of steps before `step` that verify, the newest first.
+    ///
+    /// # Errors
+    /// [`TrainerError::Io`] if the folder cannot be listed.
+    pub fn verified_below(&self, step: u64) -> Result<Vec<Found>, TrainerError> {
+        let before = candidates(&self.folder)?.into_iter().filter(|(found, _)| *found < step);
+        let good = before.filter_map(|(step, folder)| {
+            let manifest = verified(&folder, step).ok()?;
+            (manifest.run == self.run).then_some(Found { folder, manifest })
+        });
+        Ok(good.collect())
+    }
+
     /// Removes what killed processes of this run left half-written. The caller holds the lock.
     ///
     /// # Errors

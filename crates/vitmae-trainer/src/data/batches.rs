@@ -36,6 +36,11 @@ impl BatchPlan {
         self.batches_per_loader_epoch() / self.accumulation.max(1)
     }
 
+    /// Batches of one update in all processes.
+    pub fn batches_per_update(&self) -> u64 {
+        self.accumulation * self.processes
+    }
+
     /// Where update number `update` stands, in epochs: the time of the schedule.
     ///
     /// As the original: batch number within the epoch, over the batches that the epoch has with its
@@ -48,7 +53,7 @@ impl BatchPlan {
 
     /// Epoch of batch number `batch`, and the position of its first image in that epoch's order.
     pub fn place(&self, batch: u64) -> (u64, u64) {
-        let per_epoch = self.updates_per_epoch() * self.accumulation * self.processes;
+        let per_epoch = self.updates_per_epoch() * self.batches_per_update();
         let per_epoch = per_epoch.max(1);
         (batch / per_epoch, batch % per_epoch * self.batch_size)
     }

@@ -9,7 +9,7 @@ use vitmae_tensor::ops::Precision;
 
 use crate::data::{Augmentation, BatchPlan, Dataset, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
-use crate::{AdamWOptions, Team, TrainerError};
+use crate::{AdamWOptions, NanPolicy, Team, TrainerError};
 
 /// The number of processes in an identity.
 const PROCESSES: &str = "processes";
@@ -72,6 +72,8 @@ pub struct RunConfig {
     pub adamw: AdamWOptions,
     /// Longest gradient; a longer one is scaled down.
     pub clip_grad: Option<f64>,
+    /// What to do about an update whose loss or gradient is not finite.
+    pub nan_policy: NanPolicy,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Threads that read images.
@@ -142,6 +144,7 @@ impl RunConfig {
             warmup_epochs: 40.0,
             adamw: AdamWOptions::default(),
             clip_grad: None,
+            nan_policy: NanPolicy::Stop,
             seed: 0,
             workers: 2,
             on_bad_sample: OnBadSample::Replace,

@@ -1,6 +1,8 @@
-//! What is written when the loss or the gradient is not a number: enough to replay the update.
+//! What is written when the loss or the gradient is not a number: a report, and a checkpoint from which the run makes
+//! the same update again.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use vitmae_tensor::Tensor;
@@ -8,6 +10,7 @@ use vitmae_weights::Pretrained;
 
 use super::updates::Launched;
 use super::{Run, Task};
+use crate::checkpoint::{CheckpointStore, Progress, Snapshot};
 use crate::{Trainable, TrainerError};
 
 /// Writes `nan_dump/` and gives the error that ends the run.
@@ -21,6 +24,7 @@ pub(super) fn write<T: Task>(
     // A gradient is gone with its update, but the parameters are still those before it.
     let replayed = replay(run, update);
     let dump = run.config.output_dir.join("nan_dump");
+    let checkpoint = save_before(run, step, &dump);
     // What a failing device does not give back counts as not finite.
     let finite = |tensor: &Tensor| {
         tensor.to_vec().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
@@ -47,6 +51,7 @@ pub(super) fn write<T: Task>(
         "gradient_norm": gradient_norm.to_string(),
         "first_bad_parameter": bad_value.map(|parameter| parameter.name.clone()),
         "first_bad_gradient": bad_gradient.map(|parameter| parameter.name.clone()),
+        "checkpoint": checkpoint.as_ref().ok(),
         "settings": run.progress.identity,
     });
     let team = &run.config.team;
@@ -56,10 +61,26 @@ pub(super) fn write<T: Task>(
         fs::create_dir_all(&dump).and_then(|()| fs::write(&path, format!("{report:#}\n")));
     // All see the same number and each writes its own images; the first to leave may end the others.
     let _ = team.agree(None);
-    match written {
-        Ok(()) => TrainerError::NonFinite { step, what, value, dump: path },
-        Err(source) => TrainerError::Io { action: "write", path, source },
+    match (written, checkpoint) {
+        (Ok(()), Ok(checkpoint)) => {
+            TrainerError::NonFinite { step, what, value, dump: path, checkpoint }
+        }
+        (Err(source), _) => TrainerError::Io { action: "write", path, source },
+        (_, Err(error)) => error,
     }
+}
+
+/// Writes the checkpoint that the update `step` starts from; gives its folder.
+fn save_before<T: Task>(run: &Run<'_, T>, step: u64, dump: &Path) -> Result<PathBuf, TrainerError> {
+    let progress = Progress { step: step - 1, ..run.progress.clone() };
+    if !run.config.team.leads() {
+        return Ok(dump.join(crate::checkpoint::folder_name(step - 1)));
+    }
+    let snapshot = Snapshot::of(&run.state, &run.config.processor, progress);
+    let made = |source| TrainerError::Io { action: "create", path: dump.to_path_buf(), source };
+    fs::create_dir_all(dump).map_err(made)?;
+    let store = CheckpointStore::new(dump, &run.progress.run);
+    store.save(step - 1, run.saver.config_hash(), |folder| snapshot.write(folder))
 }
 
 /// Computes the gradient of an update again.

@@ -85,6 +85,16 @@ impl Saver {
         Ok(folder)
     }
 
+    /// Where checkpoints go.
+    pub(super) fn store(&self) -> &CheckpointStore {
+        &self.store
+    }
+
+    /// The hash that goes into every manifest.
+    pub(super) fn config_hash(&self) -> &str {
+        &self.config_hash
+    }
+
     /// The newest checkpoint that was written and finished.
     pub(super) fn newest(&self) -> Option<&PathBuf> {
         self.newest.as_ref()

@@ -5,8 +5,10 @@ use std::time::Instant;
 use serde_json::json;
 use vitmae_tensor::Tensor;
 
+use super::nan_policy::{NanPolicy, Rollback, SKIPS_IN_A_ROW};
 use super::{Run, Task, dump};
 use crate::data::{BadSample, Batch, Prefetch};
+use crate::spikes::Spike;
 use crate::{Event, Step, TrainerError, Update};
 
 /// A batch on the device.
@@ -86,13 +88,14 @@ impl<T: Task> Run<'_, T> {
         Ok(())
     }
 
-    /// Reads losses and norms of the updates since the last time, checks and reports them.
+    /// Reads losses and norms of the updates since the last time, checks and reports them. If one was not finite and the
+    /// policy is to go back, gives the way; it and all behind it have changed nothing.
     pub(super) fn settle(
         &mut self,
         on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
+    ) -> Result<Option<Rollback>, TrainerError> {
         let launched = std::mem::take(&mut self.launched);
-        let Some(first) = launched.first() else { return Ok(()) };
+        let Some(first) = launched.first() else { return Ok(None) };
         let (start, count) = (first.start, launched.len() as f64);
         let weight = self.weight();
         let mut results = Vec::with_capacity(launched.len());
@@ -100,35 +103,88 @@ impl<T: Task> Run<'_, T> {
             let losses = update.losses.iter().map(|loss| Ok(f64::from(loss.item()?) * weight));
             let loss = losses.sum::<Result<f64, TrainerError>>()?;
             let gradient_norm = f64::from(update.gradient_norm.item()?);
-            if !loss.is_finite() || !gradient_norm.is_finite() {
-                return Err(dump::write(self, &update, loss, gradient_norm));
-            }
             results.push((update, loss, gradient_norm));
         }
         // What a GPU does has no times of its own.
         let seconds = start.elapsed().as_secs_f64() / count;
         for (update, loss, gradient_norm) in results {
-            let Launched { step, epoch, lr, data_seconds, images, .. } = update;
-            self.progress.epoch_loss += loss;
-            self.progress.epoch_updates += 1;
-            self.last_loss = Some(loss);
-            self.write_log(&json!({
-                "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-                "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-            }))?;
-            let total_steps = self.total_steps();
-            on_event(Event::Step(Step {
-                step,
-                total_steps,
-                epoch,
-                loss,
-                lr,
-                gradient_norm,
-                images,
-                seconds,
-                data_seconds,
-            }));
+            if loss.is_finite() && gradient_norm.is_finite() {
+                self.skipped_in_a_row = 0;
+                self.report(&update, loss, gradient_norm, seconds, on_event)?;
+                continue;
+            }
+            let policy = self.config.nan_policy;
+            if policy == NanPolicy::Skip && self.skipped_in_a_row < SKIPS_IN_A_ROW {
+                self.skipped_in_a_row += 1;
+                self.report_skip(&update, loss, gradient_norm, on_event)?;
+                continue;
+            }
+            if policy == NanPolicy::Rollback
+                && let Some(back) = self.way_back(update.step, on_event)?
+            {
+                return Ok(Some(back));
+            }
+            return Err(dump::write(self, &update, loss, gradient_norm));
         }
+        Ok(None)
+    }
+
+    fn report(
+        &mut self,
+        update: &Launched,
+        loss: f64,
+        gradient_norm: f64,
+        seconds: f64,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), TrainerError> {
+        let Launched { step, epoch, lr, data_seconds, images, .. } = *update;
+        self.progress.epoch_loss += loss;
+        self.progress.epoch_updates += 1;
+        self.last_loss = Some(loss);
+        self.write_log(&json!({
+            "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
+            "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
+        }))?;
+        let total_steps = self.total_steps();
+        on_event(Event::Step(Step {
+            step,
+            total_steps,
+            epoch,
+            loss,
+            lr,
+            gradient_norm,
+            images,
+            seconds,
+            data_seconds,
+        }));
+        for spike in self.spikes.look(loss, gradient_norm) {
+            let Spike { what, value, usual } = spike;
+            self.write_log(&json!({
+                "kind": "spike", "step": step, "what": what, "value": value, "usual": usual,
+            }))?;
+            on_event(Event::Spike { step, spike });
+        }
+        Ok(())
+    }
+
+    fn report_skip(
+        &mut self,
+        update: &Launched,
+        loss: f64,
+        gradient_norm: f64,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), TrainerError> {
+        let step = update.step;
+        // All see the same loss, so all are here.
+        let samples = self.config.team.gather(update.samples.clone())?.concat();
+        let name = |&sample: &u64| self.data.train.name(sample as usize);
+        let images: Vec<String> = samples.iter().map(name).collect();
+        // JSON has no NaN, so these two are texts.
+        self.write_log(&json!({
+            "kind": "skipped", "step": step, "loss": loss.to_string(),
+            "gradient_norm": gradient_norm.to_string(), "images": images,
+        }))?;
+        on_event(Event::Skipped { step, loss, gradient_norm });
         Ok(())
     }
 

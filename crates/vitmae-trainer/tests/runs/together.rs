@@ -13,9 +13,11 @@ use vitmae_model::{
 use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::data::Dataset;
 use vitmae_trainer::{
-    Collective, Datasets, Event, RunConfig, StopFlag, Summary, Team, TrainerError, pretrain,
+    Collective, Datasets, Event, NanPolicy, RunConfig, StopFlag, Summary, Team, TrainerError,
+    pretrain,
 };
 
+use crate::guards::{blinding, flashes};
 use crate::tiny::{Waves, bits, config as tiny};
 
 /// A member. A thread of its own sends its bytes to every member, itself included, and waits for theirs, so that no call
@@ -342,6 +344,27 @@ fn every_process_leaves_what_is_needed_to_replay_its_part() {
         images.push(report["samples"].to_string());
     }
     assert!(images[0] != images[1] && images[0].matches(',').count() == 1, "{images:?}");
+}
+
+#[test]
+fn all_processes_skip_and_roll_back_together() {
+    for policy in [NanPolicy::Skip, NanPolicy::Rollback] {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = flashes(&[2]);
+        // The first update is good, so that there is something to go back to.
+        let start = |folder: &Path, size: usize, batch_size: usize| {
+            let config = RunConfig { batch_size, ..blinding(folder, policy) };
+            run_well(size, &config, &flashes(&[]), Some(1));
+            run_well(size, &RunConfig { override_settings: true, ..config }, &data, None)
+        };
+        let (expected, found) = (start(one.path(), 1, 4), start(two.path(), 2, 2));
+        assert_same_weights(&found.model.parameters(), &expected.model.parameters());
+        for kind in ["skipped", "rollback"] {
+            assert_eq!(lines(two.path(), kind), lines(one.path(), kind), "{policy:?}");
+        }
+        let kind = if policy == NanPolicy::Skip { "skipped" } else { "rollback" };
+        assert!(!lines(two.path(), kind).is_empty());
+    }
 }
 
 /// Writes down how many values each sum has.
