@@ -7,7 +7,6 @@
 pub mod assets;
 mod baselines;
 mod dataset;
-mod loss_curve;
 mod probe;
 mod recipe;
 mod reconstructions;
@@ -28,11 +27,11 @@ use vitmae_trainer::{Datasets, Event, RunConfig, pretrain};
 use vitmae_weights::folder::PREPROCESSOR_FILE;
 use vitmae_weights::save_pretrained;
 
+use crate::chart::{self, Panel, smooth};
 use crate::output::write_file;
 use crate::progress::Progress;
 use crate::{Global, signals};
 use dataset::{DemoSet, Views};
-use loss_curve::Curve;
 use probe::ProbeTable;
 use reconstructions::HeldOut;
 
@@ -80,13 +79,13 @@ pub fn run(args: &DemoArgs, global: &Global, device: &Device) -> Result<u8> {
         assets::train_photo_count(),
         assets::TRAIN_DIGITS
     ));
-    let mut curve = Curve { training: Vec::new(), held_out: Vec::new() };
+    let (mut losses, mut evaluations) = (Vec::new(), Vec::new());
     let stop = signals::watch()?;
     let training = Instant::now();
     let summary = pretrain(&config, &data, device, &stop, &mut |event| {
         match &event {
-            Event::Step(step) => curve.training.push((step.step as f64, step.loss)),
-            Event::Evaluated { step, loss, .. } => curve.held_out.push((*step as f64, *loss)),
+            Event::Step(step) => losses.push((step.step as f64, step.loss)),
+            Event::Evaluated { step, loss, .. } => evaluations.push((*step as f64, *loss)),
             _ => {}
         }
         progress.show(&event);
@@ -111,7 +110,12 @@ pub fn run(args: &DemoArgs, global: &Global, device: &Device) -> Result<u8> {
         held_out,
         probes,
     };
-    write_results(&args.out, &config, &summary.model, &curve, &findings)?;
+    let curves = vec![
+        ("training (smoothed)".to_owned(), smooth(&losses)),
+        ("held-out photographs".to_owned(), evaluations),
+    ];
+    let panel = Panel { title: "loss on removed patches".to_owned(), curves };
+    write_results(&args.out, &config, &summary.model, &panel, &findings)?;
     print(args, global, &findings, start.elapsed().as_secs_f64());
     Ok(0)
 }
@@ -140,17 +144,17 @@ fn write_results(
     out: &Path,
     config: &RunConfig,
     model: &VitMaeForPreTraining,
-    curve: &Curve,
+    loss: &Panel,
     findings: &Findings,
 ) -> Result<()> {
     let folder = out.join("model");
     save_pretrained(model, &folder)?;
     write_file(&folder.join(PREPROCESSOR_FILE), config.processor.to_json().as_bytes())?;
-    let svg = curve.svg()?;
+    let svg = chart::svg(std::slice::from_ref(loss))?;
     let picture = findings.held_out.picture(&config.model, &config.processor)?;
     write_file(&out.join("reconstructions.png"), &picture)?;
     write_file(&out.join("loss.svg"), svg.as_bytes())?;
-    let page = report::html(config, findings, &picture, &svg);
+    let page = report::page(config, findings, &picture, &svg);
     write_file(&out.join("report.html"), page.as_bytes())
 }
 

@@ -19,6 +19,7 @@ use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
 use crate::precision::{InferencePrecisionArgs, PrecisionArgs};
 use crate::progress::Progress;
+use crate::report::Reporter;
 use crate::{Global, model_folder, presets, signals};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
@@ -175,7 +176,14 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
     let data = Datasets { train: Arc::new(train), evaluation: Some(Arc::new(test)) };
     let mut progress = Progress::new(global.quiet);
     let stop = signals::watch()?;
-    let summary = finetune(&config, &data, device, &stop, &mut |event| progress.show(&event))?;
+    let mut reporter = Reporter::new(&config.run.output_dir);
+    let summary = finetune(&config, &data, device, &stop, &mut |event| {
+        progress.show(&event);
+        reporter.see(&event, &progress);
+    })?;
+    if config.run.team.leads() {
+        reporter.write(&progress);
+    }
     drop(progress);
     let accuracy = summary.evaluation.and_then(|found| found.accuracy);
     if !config.run.team.leads() {

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's job")]
 
 mod bench;
+mod chart;
 mod classify;
 mod convert;
 mod demo;
@@ -19,6 +20,7 @@ mod export_onnx;
 mod features;
 mod finetune;
 mod flops;
+mod html;
 mod inspect;
 mod model_folder;
 mod npy;
@@ -31,6 +33,7 @@ mod processes;
 mod progress;
 mod recipes;
 mod reconstruct;
+mod report;
 mod signals;
 
 use std::process::ExitCode;
@@ -82,6 +85,8 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Classify labelled images by a fine-tuned classifier
     Evaluate(finetune::EvaluateArgs),
+    /// Write tables, curves and a page about a training
+    Report(report::ReportArgs),
     /// List and show the settings of published and small trainings
     Recipes(recipes::RecipesArgs),
     /// Show what a checkpoint holds
@@ -132,6 +137,7 @@ fn main() -> ExitCode {
                     })
                 }
                 Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
+                Command::Report(args) => report::run(&args, &global),
                 Command::Recipes(args) => recipes::run(&args, &global),
                 Command::Inspect(args) => inspect::run(&args, &global),
                 Command::Convert(args) => convert::run(&args, &global),

@@ -16,6 +16,7 @@ use vitmae_weights::folder::read_json_text;
 use crate::exit::{BadInput, Usage};
 use crate::precision::PrecisionArgs;
 use crate::progress::Progress;
+use crate::report::Reporter;
 use crate::{Global, presets, processes, signals};
 
 /// Example: vitmae pretrain --data-path photos --output-dir run --model tiny --epochs 100
@@ -220,7 +221,14 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
         ));
     }
     let stop = signals::watch()?;
-    let summary = pretrain(&config, &data, device, &stop, &mut |event| progress.show(&event))?;
+    let mut reporter = Reporter::new(&config.output_dir);
+    let summary = pretrain(&config, &data, device, &stop, &mut |event| {
+        progress.show(&event);
+        reporter.see(&event, &progress);
+    })?;
+    if config.team.leads() {
+        reporter.write(&progress);
+    }
     drop(progress);
     if !config.team.leads() {
         return Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));

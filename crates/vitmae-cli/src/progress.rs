@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vitmae_trainer::{Event, Step};
+use vitmae_trainer::{Event, Spike, Step};
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -88,6 +88,27 @@ impl Progress {
             }
             Event::SaveFailed { step, error } => {
                 self.line(&format!("warning: the checkpoint of step {step} failed: {error}"));
+            }
+            Event::Spike { step, spike: Spike { what, value, usual } } => {
+                self.line(&format!(
+                    "warning: step {step}: the {what} is {value:.4}, usually {usual:.4}"
+                ));
+            }
+            Event::Skipped { step, loss, gradient_norm } => {
+                self.line(&format!(
+                    "warning: step {step}: loss {loss}, gradient norm {gradient_norm}; the update is \
+                     skipped"
+                ));
+            }
+            Event::RolledBack { failed, step, folder } => {
+                self.line(&format!(
+                    "warning: step {failed} is not finite; going on from `{}` at step {step} with \
+                     the images behind it",
+                    folder.display()
+                ));
+                if let Some(bar) = &self.bar {
+                    bar.set_position(*step);
+                }
             }
             Event::Step(step) => self.step(step),
             _ => {}

@@ -5,12 +5,10 @@ use std::fmt::Write;
 use vitmae_trainer::RunConfig;
 
 use super::{Findings, assets, recipe};
-
-/// The style of the page.
-const STYLE: &str = include_str!("../../assets/report.css");
+use crate::html;
 
 /// The page.
-pub fn html(
+pub fn page(
     config: &RunConfig,
     findings: &Findings,
     reconstructions: &[u8],
@@ -35,12 +33,9 @@ pub fn html(
         format!("{:.2} times that of smooth interpolation", mse.model / mse.interpolation)
     };
     let model = &config.model;
-    let svg = loss_svg.find("<svg").map_or(loss_svg, |at| &loss_svg[at..]);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>vitmae demo</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <h1>A masked autoencoder, trained here</h1>\n\
+    let svg = html::inline_svg(loss_svg);
+    let body = format!(
+        "<h1>A masked autoencoder, trained here</h1>\n\
          <p class=\"lead\">A small ViTMAE saw {images} images for {seconds:.0} seconds on this \
          machine, three quarters of each hidden. Below is what it makes of photographs it never \
          saw, and what its encoder learned. Every number was computed in this run.</p>\n\
@@ -51,7 +46,7 @@ pub fn html(
          <h2>Reconstructions of held-out photographs</h2>\n\
          <img class=\"sheet\" alt=\"Rows of four panels: original, visible patches, \
          reconstruction, reconstruction with visible patches\" \
-         src=\"data:image/png;base64,{picture}\">\n\
+         src=\"{picture}\">\n\
          <p class=\"caption\">Original · the {visible} of {patches} patches the model sees · its \
          reconstruction · the same with the visible patches put back. No training crop comes from \
          these photographs.</p>\n\
@@ -75,13 +70,13 @@ pub fn html(
          clock), Rachel Michetti (coffee), Lav Varshney (camera), Paul Müller et al. (cell), \
          linolafett (grass), CC0Textures (brick, gravel). Digits: E. Alpaydin and C. Kaynak, \
          <i>Optical Recognition of Handwritten Digits</i>, UCI Machine Learning Repository, 1998, \
-         CC BY 4.0, repacked and enlarged.</p>\n</main>\n</body>\n</html>\n",
+         CC BY 4.0, repacked and enlarged.</p>\n",
         images = findings.images,
         seconds = findings.seconds,
         accuracy = 100.0 * findings.probes.rows.last().map_or(0.0, |row| row.model),
         parameters = findings.parameters as f64 / 1e6,
         steps = findings.steps,
-        picture = base64(reconstructions),
+        picture = html::png_source(reconstructions),
         visible = (model.num_patches() as f64 * (1.0 - model.mask_ratio)) as usize,
         patches = model.num_patches(),
         views = findings.held_out.views,
@@ -91,7 +86,8 @@ pub fn html(
         test = findings.probes.test,
         train_digits = assets::TRAIN_DIGITS,
         recipe = recipe_rows(config),
-    )
+    );
+    html::page("vitmae demo", &body)
 }
 
 fn probe_rows(findings: &Findings) -> String {
@@ -155,38 +151,5 @@ fn recipe_rows(config: &RunConfig) -> String {
             ),
         ),
     ];
-    let row = |(name, text): (&str, String)| {
-        format!("<tr><th scope=\"row\">{name}</th><td>{text}</td></tr>\n")
-    };
-    rows.map(row).concat()
-}
-
-/// RFC 4648 base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let group = at(0) << 16 | at(1) << 8 | at(2);
-        for place in 0..4 {
-            let letter = LETTERS[(group >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_follows_the_rfc() {
-        let cases =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        for (bytes, text) in cases {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
-    }
+    rows.map(|(name, text)| html::row(name, &text)).concat()
 }

@@ -32,6 +32,31 @@ fn training_prints_its_checkpoint_and_goes_on_by_itself() {
 }
 
 #[test]
+fn a_training_reports_about_itself_and_so_does_the_command() {
+    let place = Workplace::new(12);
+    Call::of(place.pretrain("run", &["-q", "--val-path", &place.text("images")])).succeeded();
+    let read = |name: &str| fs::read_to_string(place.path("run").join(name)).unwrap();
+    let names = ["steps.csv", "epochs.csv", "curves.svg", "report.html"];
+    let written = names.map(read);
+    assert_eq!((written[0].lines().count(), written[1].lines().count()), (1 + 12, 1 + 4));
+    assert!(
+        written[1].starts_with("epoch,step,train_loss,train_lr,val_loss\n1,3,"),
+        "{}",
+        written[1]
+    );
+    assert!(written[2].contains("val_loss") && written[2].ends_with("</svg>\n"), "{}", written[2]);
+    assert!(written[3].contains("<th scope=\"row\">betas</th>"), "{}", written[3]);
+    for name in names {
+        fs::remove_file(place.path("run").join(name)).unwrap();
+    }
+    let call = Call::of(vitmae(&["report", &place.text("run")])).succeeded();
+    assert_eq!(call.stdout.trim(), place.text("run/report.html"));
+    assert_eq!(names.map(read), written);
+    let call = Call::of(vitmae(&["report", &place.text("images")]));
+    call.failed(3, "has no `log.txt`\nhelp: give the `--output-dir` of a");
+}
+
+#[test]
 fn the_originals_folder_layout_is_understood() {
     let place = Workplace::new(12);
     fs::create_dir_all(place.path("set/train/a")).unwrap();
