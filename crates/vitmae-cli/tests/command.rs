@@ -8,6 +8,8 @@ mod setup;
 mod bad_input;
 #[path = "command/doctor.rs"]
 mod doctor;
+#[path = "command/full_disk.rs"]
+mod full_disk;
 #[path = "command/kill.rs"]
 mod kill;
 #[cfg(feature = "mpi")]

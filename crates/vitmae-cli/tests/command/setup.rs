@@ -89,6 +89,21 @@ impl Workplace {
         command
     }
 
+    /// Labelled pictures: `set/train` and `set/val` with two classes of four each.
+    pub fn labelled(&self) -> PathBuf {
+        for part in ["train", "val"] {
+            for (class, first) in [("even", 0), ("odd", 1)] {
+                let folder = self.path(&format!("set/{part}/{class}"));
+                fs::create_dir_all(&folder).unwrap();
+                for index in 0..4 {
+                    let name = folder.join(format!("{index}.png"));
+                    fs::write(name, picture(2 * index + first)).unwrap();
+                }
+            }
+        }
+        self.path("set")
+    }
+
     /// A trained tiny model.
     pub fn model(&self) -> PathBuf {
         Call::of(self.pretrain("trained", &["-q"])).succeeded();
