@@ -10,21 +10,23 @@ use vitmae_model::{Head, VitForImageClassification, VitMaeConfig};
 use vitmae_tensor::Device;
 use vitmae_trainer::data::ImageFolder;
 use vitmae_trainer::{
-    Classes, Confusion, Datasets, FinetuneConfig, Mix, Resume, RunConfig, Team, classify, finetune,
+    Classes, Confusion, Datasets, FinetuneConfig, Mix, RunConfig, Team, classify, finetune,
 };
 use vitmae_weights::{LoadOptions, classifier_from_pretrained, inspect};
 
 use crate::classify::{parts, print_confusion};
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
-use crate::precision::{InferencePrecisionArgs, PrecisionArgs};
+use crate::precision::InferencePrecisionArgs;
 use crate::progress::Progress;
 use crate::report::Reporter;
+use crate::run_args::RunArgs;
 use crate::{Global, model_folder, presets, signals};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
 ///
-/// The flags are those of the original `main_finetune.py`, with `-` or `_`.
+/// The flags are those of the original `main_finetune.py`, with `-` or `_`; those of transformers' `run_mae.py` that mean the
+/// same are understood too.
 #[derive(Args, Debug)]
 pub struct FinetuneArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
@@ -39,9 +41,6 @@ pub struct FinetuneArgs {
     /// Model size for training from scratch: tiny, tiny-32, base, large, huge
     #[arg(long)]
     model: Option<String>,
-    /// Where checkpoints and logs go
-    #[arg(long, value_name = "DIR", default_value = "output_dir")]
-    output_dir: PathBuf,
     /// Side of the images in pixels; positions are resampled [default: the model's]
     #[arg(long)]
     input_size: Option<usize>,
@@ -52,41 +51,9 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "N")]
     last_blocks: Option<usize>,
 
-    #[command(flatten)]
-    precision: PrecisionArgs,
-    /// Compute blocks again in the backward pass: less memory, a third more time, the same results
-    #[arg(long)]
-    recompute: bool,
-    /// Images of one batch in one process
-    #[arg(long, default_value_t = 64)]
-    batch_size: usize,
-    /// Epochs in all
-    #[arg(long, default_value_t = 50)]
-    epochs: u64,
-    /// Batches of one update
-    #[arg(long, default_value_t = 1)]
-    accum_iter: usize,
-    /// Learning rate for 256 images an update
-    #[arg(long, default_value_t = 1e-3)]
-    blr: f64,
-    /// Highest learning rate [default: blr x images of an update / 256]
-    #[arg(long)]
-    lr: Option<f64>,
-    /// Learning rate at the end
-    #[arg(long, default_value_t = 1e-6)]
-    min_lr: f64,
-    /// Epochs of warm-up
-    #[arg(long, default_value_t = 5.0)]
-    warmup_epochs: f64,
-    /// Weight decay; biases, norms, the class token and the position table are exempt
-    #[arg(long, default_value_t = 0.05)]
-    weight_decay: f64,
     /// Factor of the learning rate from a layer to the one before it
     #[arg(long, default_value_t = 0.75)]
     layer_decay: f64,
-    /// Scale gradients down to this global norm [default: never]
-    #[arg(long, value_name = "NORM")]
-    clip_grad: Option<f64>,
     /// Share of branches that the last block drops; it rises from 0 in the first
     #[arg(long, default_value_t = 0.1)]
     drop_path: f64,
@@ -111,34 +78,9 @@ pub struct FinetuneArgs {
     /// RandAugment by timm's name, such as rand-m9-mstd0.5-inc1 (level 9 of 10), or none
     #[arg(long, value_name = "POLICY", default_value = "none")]
     aa: String,
-    /// Smallest and largest share of an image that a crop covers
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.08, 1.0])]
-    crop_scale: Vec<f64>,
-    /// Mirror no images, for pictures of which a mirror image is another thing, such as digits
-    #[arg(long)]
-    no_flip: bool,
-    /// Seed of everything that is drawn
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
 
-    /// Threads that read images; the order does not depend on it
-    #[arg(long, visible_alias = "num-workers", default_value_t = 2)]
-    workers: usize,
-    /// auto (newest good checkpoint of the output folder, else new), never, or a checkpoint
-    #[arg(long, value_name = "auto|never|DIR", default_value = "auto")]
-    resume: String,
-    /// Resume even though settings differ from the checkpoint's
-    #[arg(long = "override")]
-    override_settings: bool,
-    /// Folder for TensorBoard's event files
-    #[arg(long, value_name = "DIR")]
-    log_dir: Option<PathBuf>,
-    /// Epochs between checkpoints
-    #[arg(long, default_value_t = 1)]
-    save_every: u64,
-    /// Checkpoints of this run that are kept
-    #[arg(long, default_value_t = 3)]
-    keep_last: usize,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Example: vitmae evaluate --model classifier --data-path digits
@@ -167,6 +109,8 @@ enum HeadName {
 
 /// Runs `finetune`.
 pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
+    let mut progress = Progress::new(global.quiet);
+    args.run.check(&team, &progress)?;
     let (train_root, test_root) = parts(&args.data_path)?;
     let (train, test) = (ImageFolder::open(&train_root)?, ImageFolder::open(&test_root)?);
     let classes = Classes::of(&train, &train_root)?;
@@ -174,7 +118,6 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
     let mut config = settings(args, classes, labels)?;
     config.run.team = team;
     let data = Datasets { train: Arc::new(train), evaluation: Some(Arc::new(test)) };
-    let mut progress = Progress::new(global.quiet);
     let stop = signals::watch()?;
     let mut reporter = Reporter::new(&config.run.output_dir);
     let summary = finetune(&config, &data, device, &stop, &mut |event| {
@@ -223,7 +166,7 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     if let Some(size) = args.input_size {
         model.image_size = (size, size);
     }
-    let mut run = RunConfig::new(model, args.output_dir.clone());
+    let mut run = RunConfig::new(model, args.run.output_dir());
     if let Some(path) = &start_from {
         run.processor = model_folder::processor(path, &run.model)?;
     }
@@ -244,35 +187,14 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     config.erase = args.reprob;
     config.last_blocks = args.last_blocks;
     let run = &mut config.run;
+    args.run.apply(run)?;
     run.start_from = start_from;
-    run.precision = args.precision.get();
-    run.recompute = args.recompute;
-    run.batch_size = args.batch_size;
-    run.epochs = args.epochs;
-    run.accumulation = args.accum_iter;
-    (run.blr, run.lr, run.min_lr) = (args.blr, args.lr, args.min_lr);
-    run.warmup_epochs = args.warmup_epochs;
-    run.adamw.weight_decay = args.weight_decay;
-    run.clip_grad = args.clip_grad;
-    run.crop_scale = (args.crop_scale[0], args.crop_scale[1]);
-    run.flip = !args.no_flip;
     run.rand_augment = match args.aa.as_str() {
         "none" | "" => None,
         name => Some(name.parse().map_err(|error: vitmae_image::ImageError| {
             Usage(format!("`--aa`: {error}\nhelp: `--aa none` leaves it out"))
         })?),
     };
-    run.seed = args.seed;
-    run.workers = args.workers;
-    run.log_dir = args.log_dir.clone();
-    run.save_every_epochs = args.save_every;
-    run.keep_last = args.keep_last;
-    run.resume = match args.resume.as_str() {
-        "auto" | "" => Resume::Auto,
-        "never" => Resume::Never,
-        folder => Resume::From(folder.into()),
-    };
-    run.override_settings = args.override_settings;
     Ok(config)
 }
 
@@ -322,4 +244,36 @@ fn class_names(config: &VitMaeConfig) -> Result<Vec<String>> {
                        those of the folders";
         BadInput(message.to_owned()).into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn run_of(flags: &[&str]) -> RunConfig {
+        let all = [&["vitmae", "finetune", "--data-path=set", "--model=tiny-32"], flags].concat();
+        let crate::Command::Finetune(args) = crate::Cli::try_parse_from(all).unwrap().command
+        else {
+            unreachable!("the command is `finetune`")
+        };
+        let classes = Classes { names: vec!["a".into(), "b".into()], labels: vec![0, 1] };
+        settings(&args, classes, vec![0, 1]).unwrap().run
+    }
+
+    #[test]
+    fn defaults_are_those_of_fine_tuning() {
+        let run = run_of(&[]);
+        assert_eq!((run.epochs, run.warmup_epochs, run.min_lr), (50, 5.0, 1e-6));
+        assert_eq!((run.adamw.betas, run.crop_scale), ([0.9, 0.999], (0.08, 1.0)));
+        assert_eq!((run.save_every_epochs, run.batch_size, run.blr), (1, 64, 1e-3));
+    }
+
+    #[test]
+    fn the_last_word_on_the_warm_up_counts() {
+        let warm_up = |flags: &[&str]| run_of(flags).warmup_epochs;
+        assert_eq!(warm_up(&["--warmup-epochs=3", "--warmup-ratio=0.1", "--epochs=20"]), 2.0);
+        assert_eq!(warm_up(&["--warmup-ratio=0.1", "--warmup-epochs=3"]), 3.0);
+    }
 }

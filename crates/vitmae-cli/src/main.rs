@@ -34,6 +34,7 @@ mod progress;
 mod recipes;
 mod reconstruct;
 mod report;
+mod run_args;
 mod signals;
 
 use std::process::ExitCode;
