@@ -7,12 +7,11 @@ mod tables;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use vitmae_trainer::Event;
 
 use crate::chart::{self, Panel, smooth};
-use crate::output::write_file;
 use crate::progress::Progress;
 use crate::{Global, exit::BadInput};
 use history::History;
@@ -51,13 +50,21 @@ pub fn run(args: &ReportArgs, global: &Global) -> Result<u8> {
 /// Writes `steps.csv`, `epochs.csv`, `curves.svg` and `report.html` into the folder of a run; gives the page's path.
 pub fn write(folder: &Path) -> Result<PathBuf> {
     let history = History::read(&folder.join("log.txt"))?;
-    write_file(&folder.join("steps.csv"), tables::steps(&history).as_bytes())?;
-    write_file(&folder.join("epochs.csv"), tables::epochs(&history).as_bytes())?;
     let curves = chart::svg(&panels(&history))?;
-    write_file(&folder.join("curves.svg"), curves.as_bytes())?;
-    let path = folder.join("report.html");
-    write_file(&path, page::html(folder, &history, &curves).as_bytes())?;
-    Ok(path)
+    replace(folder, "steps.csv", &tables::steps(&history))?;
+    replace(folder, "epochs.csv", &tables::epochs(&history))?;
+    replace(folder, "report.html", &page::html(folder, &history, &curves))?;
+    replace(folder, "curves.svg", &curves)?;
+    Ok(folder.join("report.html"))
+}
+
+/// Writes a file at once, so that nobody reads half of it. What a kill leaves is used again, since these names are the same
+/// each time.
+fn replace(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let (part, path) = (folder.join(format!(".{name}.part")), folder.join(name));
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::rename(&part, &path))
+        .with_context(|| format!("`{}` was not written", path.display()))
 }
 
 /// Keeps a running training's report up to date.

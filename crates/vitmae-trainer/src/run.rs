@@ -154,7 +154,7 @@ impl<'a, T: Task> Run<'a, T> {
         let store = CheckpointStore::new(output, &progress.run);
         let mut log = None;
         if team.leads() {
-            store.sweep()?;
+            store.sweep(&progress.identity)?;
             log = Some(MetricsLog::open(&output.join("log.txt"), config.log_dir.as_deref())?);
         }
         let hash = text_hash(&progress.identity.to_string());

@@ -170,9 +170,9 @@ fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {
     })
 }
 
-/// The run that wrote the files of `folder`, if its state can be read.
-pub(super) fn run_of(folder: &Path) -> Option<String> {
-    read_progress(folder).ok().map(|progress| progress.run)
+/// Where the run stood that wrote the files of `folder`, if its state can be read.
+pub(super) fn progress_of(folder: &Path) -> Option<Progress> {
+    read_progress(folder).ok()
 }
 
 fn contents(folder: &Path, what: String, found: String, expected: String) -> TrainerError {

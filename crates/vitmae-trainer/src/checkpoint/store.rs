@@ -126,16 +126,21 @@ impl CheckpointStore {
         Ok(good.collect())
     }
 
-    /// Removes what killed processes of this run left half-written. The caller holds the lock.
+    /// Removes what killed processes left half-written: of this run, of one with the same settings, which would make the same
+    /// again, and what tells no run because it was killed at once. The caller holds the lock.
     ///
     /// # Errors
     /// [`TrainerError::Io`].
-    pub fn sweep(&self) -> Result<(), TrainerError> {
+    pub fn sweep(&self, identity: &serde_json::Value) -> Result<(), TrainerError> {
         for entry in fs::read_dir(&self.folder).map_err(failed("list", &self.folder))? {
             let path = entry.map_err(failed("list", &self.folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let half_written = name.split_once(".tmp-").is_some_and(|(ckpt, _)| is_name(ckpt));
-            if half_written && super::state::run_of(&path).is_some_and(|run| run == self.run) {
+            let own = || match super::state::progress_of(&path) {
+                Some(progress) => progress.run == self.run || progress.identity == *identity,
+                None => was_just_begun(&path),
+            };
+            if half_written && own() {
                 fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
             }
         }
@@ -195,6 +200,14 @@ fn candidates(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError> {
 
 pub(crate) fn folder_name(step: u64) -> String {
     format!("ckpt-{step:08}")
+}
+
+/// Whether a half-written checkpoint has nothing but its first file, if that.
+fn was_just_begun(folder: &Path) -> bool {
+    let is_first = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == super::state::STATE_FILE)
+    };
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_first))
 }
 
 fn is_name(name: &str) -> bool {

@@ -238,9 +238,20 @@ fn only_own_half_written_folders_are_swept() {
         path
     };
     let own = half("ckpt-00000004.tmp-123", "own");
+    let same = half("ckpt-00000004.tmp-128", "before");
+    let state = fs::read_to_string(same.join("state.json")).unwrap();
+    fs::write(same.join("state.json"), state.replace("null", "\"settings\"")).unwrap();
     let others = half("ckpt-00000004.tmp-124", "other");
     let notes = half("notes.tmp-1", "own");
-    store_with(folder.path(), "own", &[2]).sweep().unwrap();
-    assert!(!own.exists());
+    // One that was killed before its state was written is nobody's, but it may hold what somebody put there.
+    let [empty, cut, kept] = ["125", "126", "127"].map(|process| {
+        let path = folder.path().join(format!("ckpt-00000004.tmp-{process}"));
+        fs::create_dir(&path).unwrap();
+        path
+    });
+    fs::write(cut.join("state.json"), "{\"run\":\"o").unwrap();
+    fs::write(kept.join("notes.txt"), "").unwrap();
+    store_with(folder.path(), "own", &[2]).sweep(&"settings".into()).unwrap();
+    assert!(!own.exists() && !same.exists() && !empty.exists() && !cut.exists() && kept.exists());
     assert!(others.exists() && notes.exists() && folder.path().join("ckpt-00000002").exists());
 }
