@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the criterion benches, and the comparison with peers.
 
 mod instructions;
-mod peers;
+pub(crate) mod peers;
 
 use crate::command::Line;
 use crate::usage::Usage;

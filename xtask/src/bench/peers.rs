@@ -194,7 +194,7 @@ fn shown([median, least, most]: [f64; 3]) -> String {
 }
 
 /// The Python of a virtual environment with the packages, made if there is none.
-fn environment() -> anyhow::Result<PathBuf> {
+pub(crate) fn environment() -> anyhow::Result<PathBuf> {
     let folder = workspace::root().join("target/peers");
     let python = folder.join("bin/python");
     if !python.exists() {
