@@ -13,7 +13,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,augment,parity,parity-later}, conversions.json and onnx.json.
+scripts of tests/generate and replaces tests/fixtures/{images,sets,augment,parity,parity-later}, conversions.json and onnx.json.
 Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
@@ -72,6 +72,7 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     let into = |folder: &str| new.join(folder).display().to_string();
 
     python.script("images.py").argument(into("images")).run()?;
+    Line::new(&python.sets, "-B tests/generate/sets.py").argument(into("sets")).run()?;
     let timm = python.timm.display().to_string();
     python.script("augment.py").environment("PYTHONPATH", timm).argument(into("augment")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
@@ -90,7 +91,9 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
         .argument(into("onnx.json"))
         .run()?;
 
-    for name in ["images", "augment", "parity", "parity-later", "conversions.json", "onnx.json"] {
+    for name in
+        ["images", "sets", "augment", "parity", "parity-later", "conversions.json", "onnx.json"]
+    {
         replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())
@@ -98,13 +101,14 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
 /// so that PyTorch is installed once; timm for it too; and one of its own for TensorFlow, which pins an older NumPy,
-/// and for ONNX Runtime.
+/// for ONNX Runtime, and for what writes data sets.
 struct Environments {
     python: String,
     newer: PathBuf,
     timm: PathBuf,
     tensorflow: String,
     onnx: String,
+    sets: String,
 }
 
 impl Environments {
@@ -133,7 +137,9 @@ impl Environments {
         self::install(&tensorflow, &["parity-tf"]).run()?;
         let onnx = python_of(&venv.join("onnx"))?;
         self::install(&onnx, &["onnx"]).run()?;
-        Ok(Self { python, newer, timm, tensorflow, onnx })
+        let sets = python_of(&venv.join("sets"))?;
+        self::install(&sets, &["sets"]).run()?;
+        Ok(Self { python, newer, timm, tensorflow, onnx, sets })
     }
 
     fn script(&self, name: &str) -> Line {

@@ -107,6 +107,14 @@ fn read(path: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, ImageError>
     Ok(bytes)
 }
 
+/// [`decode`] of bytes that come from a place called `name`, for messages.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_named(name: &str, bytes: &[u8], limits: &Limits) -> Result<Image, ImageError> {
+    decode_bytes(name, bytes, limits)
+}
+
 fn decode_bytes(file: &str, bytes: &[u8], limits: &Limits) -> Result<Image, ImageError> {
     limits.check_file(file, bytes.len() as u64)?;
     let (format, decoder): (&'static str, Decoder) = match bytes {

@@ -32,7 +32,7 @@ pub use augment::{
     Crop, Operation, RandAugment, RandomResizedCrop, augment, center_crop, crop, horizontal_flip,
     random_resized_crop,
 };
-pub use decode::{Limits, Source, decode};
+pub use decode::{Limits, Source, decode, decode_named};
 pub use encode::encode_png;
 pub use error::ImageError;
 pub use image::Image;

@@ -1,9 +1,10 @@
-//! Labels of an image folder: the first folder on the way to an image is its class.
+//! Labels: a place in the list of a set's classes for each image.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::TrainerError;
-use crate::data::ImageFolder;
+use crate::data::Dataset;
 
 /// The classes of a set of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,16 +16,20 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// The classes of `images`, which lie below `root`, ordered by name.
+    /// The classes of `images`, ordered by name, or as numbers if all of them are; `root` is where they come from.
     ///
     /// # Errors
-    /// [`TrainerError::NoClass`] for an image that lies in no class folder, [`TrainerError::OneClass`] if there
+    /// [`TrainerError::NoClass`] for an image without a class, [`TrainerError::OneClass`] if there
     /// is but one.
-    pub fn of(images: &ImageFolder, root: &Path) -> Result<Self, TrainerError> {
-        let found = names(images, root)?;
+    pub fn of(images: &dyn Dataset, root: &Path) -> Result<Self, TrainerError> {
+        let found = names(images)?;
         let mut names = found.clone();
         names.sort();
         names.dedup();
+        let numbers: Option<Vec<u64>> = names.iter().map(|name| name.parse().ok()).collect();
+        if numbers.is_some() {
+            names.sort_by_key(|name| name.parse::<u64>().unwrap_or(0));
+        }
         if names.len() < 2 {
             return Err(TrainerError::OneClass {
                 folder: root.to_path_buf(),
@@ -38,13 +43,15 @@ impl Classes {
     ///
     /// # Errors
     /// [`TrainerError::NoClass`], [`TrainerError::UnknownClass`].
-    pub fn same_for(&self, images: &ImageFolder, root: &Path) -> Result<Self, TrainerError> {
-        Self::among(names(images, root)?, self.names.clone(), root)
+    pub fn same_for(&self, images: &dyn Dataset, root: &Path) -> Result<Self, TrainerError> {
+        Self::among(names(images)?, self.names.clone(), root)
     }
 
     fn among(found: Vec<String>, names: Vec<String>, root: &Path) -> Result<Self, TrainerError> {
+        let places: HashMap<&String, usize> =
+            names.iter().enumerate().map(|(place, name)| (name, place)).collect();
         let label = |name: &String| {
-            names.binary_search(name).map_err(|_| TrainerError::UnknownClass {
+            places.get(name).copied().ok_or_else(|| TrainerError::UnknownClass {
                 folder: root.join(name),
                 known: names.len(),
             })
@@ -54,14 +61,12 @@ impl Classes {
     }
 }
 
-/// The class folder of each image.
-fn names(images: &ImageFolder, root: &Path) -> Result<Vec<String>, TrainerError> {
-    let name = |file: &std::path::PathBuf| {
-        let folder = file.parent().and_then(|parent| parent.components().next());
-        let folder = folder.map(|folder| folder.as_os_str().to_string_lossy().into_owned());
-        folder.ok_or_else(|| TrainerError::NoClass { path: root.join(file) })
+/// The class of each image.
+fn names(images: &dyn Dataset) -> Result<Vec<String>, TrainerError> {
+    let name = |index: usize| {
+        images.class(index).ok_or_else(|| TrainerError::NoClass { image: images.name(index) })
     };
-    images.files().iter().map(name).collect()
+    (0..images.len()).map(name).collect()
 }
 
 #[cfg(test)]
@@ -69,6 +74,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::data::ImageFolder;
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -100,9 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_in_their_own_order() {
+        assert_eq!(
+            classes(&folder(&["10/1.png", "9/1.png", "2/1.png"])).unwrap().names,
+            ["2", "9", "10"]
+        );
+        assert_eq!(
+            classes(&folder(&["10/1.png", "9/1.png", "x/1.png"])).unwrap().names,
+            ["10", "9", "x"]
+        );
+    }
+
+    #[test]
     fn images_without_a_class_are_named() {
         let error = classes(&folder(&["1.png", "a/1.png"])).unwrap_err().to_string();
-        assert!(error.contains("1.png` lies in no class folder"), "{error}");
+        assert!(error.contains("1.png` has no class"), "{error}");
         let error = classes(&folder(&["a/1.png"])).unwrap_err().to_string();
         assert!(error.contains("has 1 class folder"), "{error}");
     }

@@ -231,11 +231,26 @@ pub enum TrainerError {
         /// As needed.
         expected: usize,
     },
-    /// An image lies in no class folder.
-    #[error("`{}` lies in no class folder\nhelp: put the images of each class into a folder of its own", path.display())]
+    /// An image has no class.
+    #[error(
+        "`{image}` has no class\nhelp: in a folder of images each class has a folder of its own; in a tar a `.cls` beside the image \
+         says it"
+    )]
     NoClass {
         /// The image.
+        image: String,
+    },
+    /// A file that should hold images does not.
+    #[error("`{}` cannot be used as {kind}: {found}\nhelp: {help}", path.display())]
+    Container {
+        /// The file, or the folder of several.
         path: PathBuf,
+        /// What it should be.
+        kind: &'static str,
+        /// What is wrong.
+        found: String,
+        /// What to do.
+        help: &'static str,
     },
     /// There are no classes to tell apart.
     #[error("`{}` has {classes} class folder, expected at least 2", folder.display())]
@@ -302,6 +317,7 @@ impl TrainerError {
             | E::Probe { .. } => Failure::Run,
             E::NoImages { .. }
             | E::NoClass { .. }
+            | E::Container { .. }
             | E::OneClass { .. }
             | E::UnknownClass { .. }
             | E::TooFewImages { .. }

@@ -15,5 +15,7 @@ mod exactness;
 mod finetuning;
 #[path = "runs/guards.rs"]
 mod guards;
+#[path = "runs/sets.rs"]
+mod sets;
 #[path = "runs/together.rs"]
 mod together;

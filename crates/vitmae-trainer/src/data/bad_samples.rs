@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use vitmae_image::ImageError;
+
 use crate::TrainerError;
 
 /// Bad images that are always tolerated, however small the set.
@@ -33,6 +35,13 @@ pub struct BadSample {
     pub path: String,
     /// Why it could not be used.
     pub reason: String,
+}
+
+impl BadSample {
+    /// The image number `sample`, called `path`, and all that its error says.
+    pub fn of(sample: u64, path: String, error: &ImageError) -> BadSample {
+        BadSample { sample, path, reason: reason(error) }
+    }
 }
 
 /// `bad_samples.jsonl`: one line for each bad image, also over several runs in one folder.
@@ -97,6 +106,13 @@ impl BadSampleLog {
         line.push('\n');
         file.write_all(line.as_bytes())
     }
+}
+
+/// An error with its causes on one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let all = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    all.replace('\n', "; ")
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl BatchMaker {
             if self.on_bad == OnBadSample::Error {
                 return Err(TrainerError::BadSample { path, source: Box::new(error) });
             }
-            bad.push(BadSample { sample: candidate, path, reason: reason(&error) });
+            bad.push(BadSample::of(candidate, path, &error));
             if self.on_bad == OnBadSample::Skip {
                 return Ok(None);
             }
@@ -244,11 +244,4 @@ impl BatchMaker {
     fn name(&self, sample: u64) -> String {
         self.dataset.name(sample as usize)
     }
-}
-
-/// An error with its causes on one line.
-fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let all = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-    all.replace('\n', "; ")
 }

@@ -101,6 +101,12 @@ impl Dataset for ImageFolder {
         }
         crate::checkpoint::hex(&hash.finalize())
     }
+
+    /// The first folder on the way to the image.
+    fn class(&self, index: usize) -> Option<String> {
+        let folder = self.files[index].parent()?.components().next()?;
+        Some(folder.as_os_str().to_string_lossy().into_owned())
+    }
 }
 
 fn is_image_name(path: &Path) -> bool {

@@ -39,7 +39,7 @@ fn main() -> Result<()> {
         batch_size: 8,
         epochs,
         warmup_epochs: epochs as f64 / 10.0,
-        lr: Some(1e-3),
+        lr: Some(2.5e-4),
         save_every_epochs: epochs,
         ..RunConfig::new(model((64, 64), (8, 8)), work.join("photographs"))
     };

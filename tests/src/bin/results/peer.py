@@ -18,6 +18,10 @@ def main():
     batch, decay, *betas = (float(word) for word in sys.argv[3:])
     batch = int(batch)
     model = ViTMAEForPreTraining.from_pretrained(first).train()
+    # transformers 5 forgets to freeze what it does not train in version 4.
+    for name, parameter in model.named_parameters():
+        if name.endswith(("position_embeddings", "decoder_pos_embed")):
+            parameter.requires_grad = False
     config = model.config
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     spared = lambda name, p: p.ndim <= 1 or name.endswith(".bias")
