@@ -1,12 +1,13 @@
 //! `vitmae knn` and `vitmae linprobe`: how well an encoder's features tell classes apart.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use vitmae_tensor::Device;
-use vitmae_trainer::data::ImageFolder;
+use vitmae_trainer::data::{Dataset, Parts, open_parts};
 use vitmae_trainer::features::{Pool, features};
 use vitmae_trainer::knn::{KnnOptions, knn};
 use vitmae_trainer::linear_probe::{Labelled, linear_probe};
@@ -157,11 +158,9 @@ impl SetArgs {
         if self.batch_size == 0 {
             return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
         }
-        let (train_root, test_root) = parts(&self.data_path)?;
-        let (train_images, test_images) =
-            (ImageFolder::open(&train_root)?, ImageFolder::open(&test_root)?);
-        let classes = Classes::of(&train_images, &train_root)?;
-        let test_labels = classes.same_for(&test_images, &test_root)?.labels;
+        let (train_images, test_images) = parts(&self.data_path)?;
+        let classes = Classes::of(train_images.as_ref(), &self.data_path)?;
+        let test_labels = classes.same_for(test_images.as_ref(), &self.data_path)?.labels;
         let folder = model_folder::resolve(&self.model)?;
         let mut model = encoder(&folder, device)?;
         self.precision.prepare(&mut model, device)?;
@@ -170,8 +169,8 @@ impl SetArgs {
             PoolName::Cls => Pool::Cls,
             PoolName::Mean => Pool::Mean,
         };
-        let of = |images: &ImageFolder, what: &str| {
-            let total = images.files().len();
+        let of = |images: &dyn Dataset, what: &str| {
+            let total = images.len();
             let mut told = 0;
             let mut progress = |done: usize| {
                 // A line each tenth of the way.
@@ -182,24 +181,20 @@ impl SetArgs {
             };
             features(&model, images, &processor, pool, self.batch_size, &mut progress)
         };
-        let train = of(&train_images, "train")?;
-        let test = of(&test_images, "test")?;
+        let train = of(train_images.as_ref(), "train")?;
+        let test = of(test_images.as_ref(), "test")?;
         Ok(Set { classes, train, test_labels, test })
     }
 }
 
-/// The folders of training and of test images.
-pub(crate) fn parts(root: &Path) -> Result<(PathBuf, PathBuf)> {
-    let train = root.join("train");
-    let test = ["val", "test"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
-    match (train.is_dir(), test) {
-        (true, Some(test)) => Ok((train, test)),
-        _ => {
-            let message = format!(
-                "`{}` has no `train` and `val` inside\nhelp: put a folder a class into each",
-                root.display()
-            );
-            Err(BadInput(message).into())
-        }
-    }
+/// Images to train on and to test with.
+pub(crate) fn parts(path: &Path) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+    let Parts { train, evaluation } = open_parts(path)?;
+    let test = evaluation.ok_or_else(|| {
+        BadInput(format!(
+            "`{}` has no `train` and `val` inside\nhelp: put a folder a class into each, or files with these words in their names",
+            path.display()
+        ))
+    })?;
+    Ok((train, test))
 }

@@ -14,7 +14,7 @@ const RUN: u8 = 1;
 /// The command line is wrong; clap uses it too.
 const USAGE: u8 = 2;
 /// Images, weights or configurations are wrong.
-const INPUT: u8 = 3;
+pub const INPUT: u8 = 3;
 /// The loss is not a number.
 const NON_FINITE: u8 = 4;
 /// There is no such device.

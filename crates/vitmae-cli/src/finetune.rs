@@ -1,14 +1,13 @@
 //! `vitmae finetune` and `vitmae evaluate`: classifiers of labelled images.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use vitmae_model::{Head, VitForImageClassification, VitMaeConfig};
 use vitmae_tensor::Device;
-use vitmae_trainer::data::ImageFolder;
+use vitmae_trainer::data::{Parts, open_parts};
 use vitmae_trainer::{
     Classes, Confusion, Datasets, FinetuneConfig, Mix, RunConfig, Team, classify, finetune,
 };
@@ -32,8 +31,9 @@ pub struct FinetuneArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
     #[arg(long, value_name = "NAME|FILE")]
     recipe: Option<String>,
-    /// Folder with `train` and `val` (or `test`) inside, each with a folder a class
-    #[arg(long, value_name = "DIR")]
+    /// Labelled images with parts called `train` and `val` (or `test`): folders with a folder a class, tar shards, Parquet, CIFAR,
+    /// IDX or packed files
+    #[arg(long, alias = "train-dir", value_name = "PATH")]
     data_path: PathBuf,
     /// Pre-trained model: a folder, a file of weights, or the output folder of a training
     #[arg(long, value_name = "DIR", visible_alias = "init", conflicts_with = "model")]
@@ -89,8 +89,8 @@ pub struct EvaluateArgs {
     /// Classifier: a folder, a file of weights, or the output folder of a fine-tuning
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Folder with a folder a class, or one with `val` (or `test`) inside
-    #[arg(long, alias = "data_path", value_name = "DIR")]
+    /// Labelled images; where there is a part called `val` (or `test`), that one
+    #[arg(long, alias = "data_path", value_name = "PATH")]
     data_path: PathBuf,
     /// Images at once
     #[arg(long, default_value_t = 16)]
@@ -111,13 +111,12 @@ enum HeadName {
 pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
     let mut progress = Progress::new(global.quiet);
     args.run.check(&team, &progress)?;
-    let (train_root, test_root) = parts(&args.data_path)?;
-    let (train, test) = (ImageFolder::open(&train_root)?, ImageFolder::open(&test_root)?);
-    let classes = Classes::of(&train, &train_root)?;
-    let labels = classes.same_for(&test, &test_root)?.labels;
+    let (train, test) = parts(&args.data_path)?;
+    let classes = Classes::of(train.as_ref(), &args.data_path)?;
+    let labels = classes.same_for(test.as_ref(), &args.data_path)?.labels;
     let mut config = settings(args, classes, labels)?;
     config.run.team = team;
-    let data = Datasets { train: Arc::new(train), evaluation: Some(Arc::new(test)) };
+    let data = Datasets { train, evaluation: Some(test) };
     let stop = signals::watch()?;
     let mut reporter = Reporter::new(&config.run.output_dir);
     let summary = finetune(&config, &data, device, &stop, &mut |event| {
@@ -213,21 +212,19 @@ pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Re
     let folder = model_folder::resolve(&args.model)?;
     let mut model = classifier_of(&folder, device)?;
     args.precision.prepare(&mut model, device)?;
-    let inside = ["val", "test"].map(|name| args.data_path.join(name));
-    let root = inside.into_iter().find(|path| path.is_dir());
-    let root = root.unwrap_or_else(|| args.data_path.clone());
-    let images = ImageFolder::open(&root)?;
+    let Parts { train, evaluation } = open_parts(&args.data_path)?;
+    let images = evaluation.unwrap_or(train);
     let names = class_names(&model.config)?;
     let mut sorted: Vec<(String, usize)> =
         names.iter().enumerate().map(|(label, name)| (name.clone(), label)).collect();
     sorted.sort();
     let (sorted, places): (Vec<String>, Vec<usize>) = sorted.into_iter().unzip();
     let known = Classes { names: sorted, labels: Vec::new() };
-    let found = known.same_for(&images, &root)?.labels;
+    let found = known.same_for(images.as_ref(), &args.data_path)?.labels;
     let labels: Vec<usize> = found.into_iter().map(|place| places[place]).collect();
     let processor = model_folder::processor(&folder, &model.config)?;
     let (loss, predictions) =
-        classify(&model, &images, Some(&labels), &processor, args.batch_size)?;
+        classify(&model, images.as_ref(), Some(&labels), &processor, args.batch_size)?;
     let confusion = Confusion::new(names.len(), &labels, &predictions);
     print_confusion(global, &names, &confusion, &json!({"loss": loss}));
     Ok(0)

@@ -12,6 +12,7 @@ mod bench;
 mod chart;
 mod classify;
 mod convert;
+mod data;
 mod demo;
 mod device;
 mod doctor;
@@ -86,6 +87,8 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Classify labelled images by a fine-tuned classifier
     Evaluate(finetune::EvaluateArgs),
+    /// Look through images, pack them, measure how fast they are read
+    Data(data::DataArgs),
     /// Write tables, curves and a page about a training
     Report(report::ReportArgs),
     /// List and show the settings of published and small trainings
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
                     })
                 }
                 Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
+                Command::Data(args) => data::run(&args, &global),
                 Command::Report(args) => report::run(&args, &global),
                 Command::Recipes(args) => recipes::run(&args, &global),
                 Command::Inspect(args) => inspect::run(&args, &global),

@@ -1,7 +1,6 @@
-//! `vitmae pretrain`: the original's flags, a folder of images in, checkpoints out.
+//! `vitmae pretrain`: the original's flags, images in, checkpoints out.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -9,7 +8,7 @@ use serde_json::json;
 use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
-use vitmae_trainer::data::{Dataset, ImageFolder, MaskStrategy};
+use vitmae_trainer::data::{MaskStrategy, Parts, open, open_parts};
 use vitmae_trainer::{Datasets, RunConfig, Team, pretrain};
 use vitmae_weights::folder::read_json_text;
 
@@ -28,12 +27,12 @@ pub struct PretrainArgs {
     /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
     #[arg(long, value_name = "NAME|FILE")]
     recipe: Option<String>,
-    /// Folder of images, flat or nested; with a folder `train` inside, that one, and `val` beside it
-    /// for evaluation
-    #[arg(long, alias = "train-dir", value_name = "DIR")]
+    /// Images: a folder of them, flat or nested, tar shards, Parquet, CIFAR, IDX or packed files; where there are parts called
+    /// `train` and `val`, these
+    #[arg(long, alias = "train-dir", value_name = "PATH")]
     data_path: PathBuf,
-    /// Folder of images for evaluation under fixed masks
-    #[arg(long, alias = "validation-dir", value_name = "DIR")]
+    /// Images for evaluation under fixed masks
+    #[arg(long, alias = "validation-dir", value_name = "PATH")]
     val_path: Option<PathBuf>,
 
     /// Model size: tiny, tiny-32, base, large, huge or the original's names
@@ -114,18 +113,14 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
     Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
 }
 
-/// The folders of images, as the original lays them out or as they are.
+/// The images to train on and, if there are some, to evaluate on.
 fn datasets(args: &PretrainArgs) -> Result<Datasets> {
-    let inside = |name: &str| Some(args.data_path.join(name)).filter(|path| path.is_dir());
-    let train = inside("train");
-    let validation = match (&args.val_path, &train) {
-        (Some(path), _) => Some(path.clone()),
-        (None, Some(_)) => inside("val"),
-        (None, None) => None,
+    let Parts { train, evaluation } = open_parts(&args.data_path)?;
+    let evaluation = match &args.val_path {
+        Some(path) => Some(open(path)?),
+        None => evaluation,
     };
-    let open = |path: &Path| -> Result<Arc<dyn Dataset>> { Ok(Arc::new(ImageFolder::open(path)?)) };
-    let train = open(train.as_ref().unwrap_or(&args.data_path))?;
-    Ok(Datasets { train, evaluation: validation.as_deref().map(open).transpose()? })
+    Ok(Datasets { train, evaluation })
 }
 
 fn settings(args: &PretrainArgs) -> Result<RunConfig> {
@@ -170,6 +165,8 @@ fn model(args: &PretrainArgs) -> Result<(VitMaeConfig, Option<VitImageProcessor>
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::Parser;
 
     use super::*;

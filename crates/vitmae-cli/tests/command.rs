@@ -6,6 +6,8 @@ mod setup;
 
 #[path = "command/bad_input.rs"]
 mod bad_input;
+#[path = "command/data.rs"]
+mod data;
 #[path = "command/doctor.rs"]
 mod doctor;
 #[path = "command/full_disk.rs"]
