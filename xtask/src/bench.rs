@@ -7,14 +7,14 @@ use crate::command::Line;
 use crate::usage::Usage;
 
 pub(crate) const HELP: &str = "cargo xtask bench [NAME]
-cargo xtask bench peers [--pairs N] [--steps N] [--only TEXT] [--python PYTHON]
+cargo xtask bench peers [--pairs N] [--steps N] [--only TEXT] [--images DIR] [--python PYTHON]
 cargo xtask bench instructions [--update]
 
 Runs the criterion benches of `benches/`; with NAME only those whose name contains it.
 
 `peers` runs `vitmae bench` and each peer (transformers' ViTMAE in PyTorch, eager and compiled; ONNX Runtime and OpenVINO for features) in turn, so many pairs
 (5), each the median of so many steps (3), and prints milliseconds an image and the ratios' median, smallest
-and largest. PYTHON has the packages of benches/peer/requirements.txt; without it a virtual environment is
+and largest; then `vitmae data bench` and torchvision's pipeline on the images of DIR (the demo's photographs). PYTHON has the packages of benches/peer/requirements.txt; without it a virtual environment is
 made in target/peers. --only keeps the rows whose name holds TEXT. Nothing else may run meanwhile.
 
 `instructions` counts the instructions of some kernels by Callgrind, which others on the machine do not disturb, and fails

@@ -57,6 +57,8 @@ struct Options {
     pairs: usize,
     steps: usize,
     only: String,
+    /// For the loaders.
+    images: String,
     python: Option<PathBuf>,
 }
 
@@ -77,6 +79,25 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     for row in ROWS.iter().filter(|row| row.name().contains(&options.only)) {
         row.compare(&options, &python)?;
     }
+    if "loader".contains(&options.only) {
+        compare_loaders(&options, &python)?;
+    }
+    Ok(())
+}
+
+/// Images a second of one thread, here and in torchvision.
+fn compare_loaders(options: &Options, python: &Path) -> anyhow::Result<()> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let python = python.display().to_string();
+    for _ in 0..options.pairs {
+        let line = Line::new("target/release/vitmae", "data bench --workers 1 --json");
+        ours.push(number(&line.argument(options.images.clone()), "images_per_second")?);
+        let line = Line::new(&python, "benches/peer/loader.py").argument(options.images.clone());
+        theirs.push(number(&line, "images_per_second")?);
+    }
+    let ratio = spread(ours.iter().zip(&theirs).map(|(our, their)| our / their));
+    println!("loader: {} images a second of one thread", shown(spread(ours.into_iter())));
+    println!("  torchvision: {}, ratio {}", shown(spread(theirs.into_iter())), shown(ratio));
     Ok(())
 }
 
@@ -163,22 +184,33 @@ impl Program {
     }
 }
 
-/// Runs a side and reads the JSON object that it prints last.
+/// Runs a side and reads one number of what it prints.
+fn number(line: &Line, key: &str) -> anyhow::Result<f64> {
+    let value = printed(line)?;
+    value[key].as_f64().with_context(|| format!("`{}` printed no `{key}`", line.shown()))
+}
+
+/// Runs a side and reads what it measured.
 fn result(line: &Line) -> anyhow::Result<Run> {
-    let failed = || format!("`{}` failed", line.shown());
-    let output = line.command().output().with_context(failed)?;
-    if !output.status.success() {
-        bail!("{}\n{}", failed(), String::from_utf8_lossy(&output.stderr));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let value: Value = serde_json::from_str(text.lines().last().unwrap_or_default())
-        .with_context(|| format!("`{}` printed no JSON object", line.shown()))?;
+    let value = printed(line)?;
     let number = |key: &str| value[key].as_f64();
     let share = number("gflops").zip(number("peak_gflops")).map(|(rate, peak)| rate / peak);
     match number("ms_per_image").zip(number("peak_memory_bytes")) {
         Some((ms, bytes)) => Ok(Run { ms, bytes, share }),
         None => bail!("`{}` printed no `ms_per_image`", line.shown()),
     }
+}
+
+/// Runs a side; the JSON object that it prints last.
+fn printed(line: &Line) -> anyhow::Result<Value> {
+    let failed = || format!("`{}` failed", line.shown());
+    let output = line.command().output().with_context(failed)?;
+    if !output.status.success() {
+        bail!("{}\n{}", failed(), String::from_utf8_lossy(&output.stderr));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap_or_default())
+        .with_context(|| format!("`{}` printed no JSON object", line.shown()))
 }
 
 /// Median, smallest and largest.
@@ -209,7 +241,13 @@ pub(crate) fn environment() -> anyhow::Result<PathBuf> {
 }
 
 fn options(arguments: &[String]) -> anyhow::Result<Options> {
-    let mut options = Options { pairs: 5, steps: 3, only: String::new(), python: None };
+    let mut options = Options {
+        pairs: 5,
+        steps: 3,
+        only: String::new(),
+        images: "crates/vitmae-cli/assets/train".to_owned(),
+        python: None,
+    };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         let value = rest.next().ok_or_else(|| Usage(format!("`{name}` needs a value")))?;
@@ -222,6 +260,7 @@ fn options(arguments: &[String]) -> anyhow::Result<Options> {
             "--pairs" => options.pairs = number()?,
             "--steps" => options.steps = number()?,
             "--only" => options.only = value.clone(),
+            "--images" => options.images = value.clone(),
             "--python" => options.python = Some(std::path::absolute(value)?),
             _ => return Err(Usage(format!("`{name}` is unknown\n\n{}", super::HELP)).into()),
         }
