@@ -2,7 +2,7 @@
 
     python images.py OUT_DIR          (packages: requirements-images.txt)
 
-Files: `resize.csv`, `decode.csv`, `processor.json`, `crop.csv`, `README.md` and the images. Pixels
+Files: `resize.csv`, `decode.csv`, `processor.json`, `crop.csv`, `similarity.csv`, `README.md` and the images. Pixels
 are stored as a hash (FNV-1a of 64 bits over the bytes); the inputs of `resize.csv` follow from a
 seed by `pattern`, which crates/vitmae-image/tests/pillow.rs repeats.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import skimage
+import skimage.metrics
 import transformers
 from PIL import Image
 from transformers import ViTImageProcessor
@@ -388,6 +389,27 @@ short, missing Adobe markers and the like are deliberate: they pin down what Pil
 """
 
 
+def write_similarity(out):
+    """Mean squared error, PSNR and SSIM of two patterns, as scikit-image gives them."""
+    with open(out / "similarity.csv", "w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["kind_a", "seed_a", "kind_b", "seed_b", "width", "height", "channels", "mse", "psnr", "ssim"])
+        for a, b, size in [
+            (("smooth", 3), ("smooth", 4), (40, 31, 3)),
+            (("smooth", 3), ("noise", 1), (24, 24, 3)),
+            (("noise", 5), ("noise", 6), (11, 11, 1)),
+            (("blocks", 7), ("smooth", 9), (33, 50, 3)),
+            (("blocks", 2), ("blocks", 8), (64, 64, 1)),
+        ]:
+            x, y = pattern(*a, *size), pattern(*b, *size)
+            ssim = skimage.metrics.structural_similarity(
+                x, y, gaussian_weights=True, use_sample_covariance=False, data_range=255, channel_axis=-1
+            )
+            mse = skimage.metrics.mean_squared_error(x, y)
+            psnr = skimage.metrics.peak_signal_noise_ratio(x, y, data_range=255)
+            rows.writerow([*a, *b, *size, repr(float(mse)), repr(float(psnr)), repr(float(ssim))])
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     for path in image_files(out):
@@ -397,6 +419,7 @@ def main(out):
     write_resize(out)
     write_processor(out)
     write_crop(out)
+    write_similarity(out)
     cases = len((out / "resize.csv").read_text().splitlines()) - 1
     readme = README.format(
         pillow=PIL.__version__, numpy=np.__version__, skimage=skimage.__version__,

@@ -100,7 +100,7 @@ fn run_pack(args: &PackArgs, global: &Global) -> Result<u8> {
 }
 
 /// A line each tenth of the way.
-fn told(what: &Path, total: usize, global: &Global) -> impl FnMut(usize) + use<> {
+pub fn told(what: &Path, total: usize, global: &Global) -> impl FnMut(usize) + use<> {
     let (what, quiet) = (what.display().to_string(), global.quiet);
     let mut tenths = 0;
     move |done| {

@@ -26,12 +26,12 @@ mod inspect;
 mod model_folder;
 mod npy;
 mod output;
-mod pictures;
 mod precision;
 mod presets;
 mod pretrain;
 mod processes;
 mod progress;
+mod quality;
 mod recipes;
 mod reconstruct;
 mod report;
@@ -77,6 +77,8 @@ enum Command {
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Draw original, masked image and reconstruction side by side
     Reconstruct(reconstruct::ReconstructArgs),
+    /// Measure reconstructions: MSE, PSNR, SSIM, and a map of what the model did not expect
+    Quality(quality::QualityArgs),
     /// Write the encoder's vectors of images to a file
     Features(features::FeaturesArgs),
     /// Classify labelled images by the nearest neighbours of the encoder's vectors
@@ -131,6 +133,7 @@ fn main() -> ExitCode {
                     })
                 }
                 Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
+                Command::Quality(args) => quality::run(&args, &global, &device()?),
                 Command::Features(args) => features::run(&args, &global, &device()?),
                 Command::Knn(args) => classify::run_knn(&args, &global, &device()?),
                 Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),

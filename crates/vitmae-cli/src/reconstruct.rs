@@ -11,11 +11,11 @@ use vitmae_image::{
 };
 use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
+use vitmae_trainer::reconstruction::{masked_mse, predicted_pixels};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::exit::{BadInput, Usage};
 use crate::output::write_file;
-use crate::pictures::{masked_mse, predicted_pixels};
 use crate::precision::InferencePrecisionArgs;
 use crate::{Global, model_folder};
 

@@ -27,6 +27,7 @@ mod image;
 mod processor;
 mod resize;
 mod sheet;
+mod similarity;
 
 pub use augment::{
     Crop, Operation, RandAugment, RandomResizedCrop, augment, center_crop, crop, horizontal_flip,
@@ -39,3 +40,4 @@ pub use image::Image;
 pub use processor::{PerChannel, Size, VitImageProcessor};
 pub use resize::{Filter, resize};
 pub use sheet::{PanelShape, SheetRow, sheet};
+pub use similarity::{mean_squared_error, psnr, ssim};

@@ -189,6 +189,26 @@ impl VitImageProcessor {
             .collect())
     }
 
+    /// Colour values in 0..=1 of normalised pixels, clipped but not rounded, for numbers about images.
+    ///
+    /// # Shapes
+    /// `[C, H, W]` → `[C, H, W]`
+    ///
+    /// # Errors
+    /// As [`denormalise`](Self::denormalise).
+    pub fn colour_planes(&self, pixels: &[f32], sizes: [usize; 3]) -> Result<Vec<f32>, ImageError> {
+        let (found, expected) = (pixels.len(), sizes.iter().product());
+        if found != expected {
+            return Err(ImageError::Values { what: "pixels to compare", found, expected });
+        }
+        self.check_channels(sizes[0])?;
+        let plane = (sizes[1] * sizes[2]).max(1);
+        let colour = |(at, &value): (usize, &f32)| {
+            (self.grey_value(value, at / plane) / 255.0).clamp(0.0, 1.0) as f32
+        };
+        Ok(pixels.iter().enumerate().map(colour).collect())
+    }
+
     fn normalised(&self, value: u8, channel: usize) -> f32 {
         let mut value = f32::from(value);
         if self.do_rescale {
@@ -202,6 +222,12 @@ impl VitImageProcessor {
     }
 
     fn displayed(&self, value: f32, channel: usize) -> u8 {
+        // The cast clips, and takes NaN to 0.
+        self.grey_value(value, channel).round() as u8
+    }
+
+    /// A normalised value as one of 0..=255, neither rounded nor clipped.
+    fn grey_value(&self, value: f32, channel: usize) -> f64 {
         let mut value = f64::from(value);
         if self.do_normalize {
             value = value * self.image_std.of(channel) + self.image_mean.of(channel);
@@ -209,8 +235,7 @@ impl VitImageProcessor {
         if self.do_rescale {
             value /= self.rescale_factor;
         }
-        // The cast clips, and takes NaN to 0.
-        value.round() as u8
+        value
     }
 
     fn check_channels(&self, found: usize) -> Result<(), ImageError> {

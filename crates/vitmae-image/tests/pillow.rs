@@ -162,6 +162,35 @@ fn splitmix(seed: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+#[test]
+fn similarity_is_that_of_scikit_image() {
+    let rows = table("similarity.csv");
+    assert_eq!(rows.len(), 5);
+    for [kind_a, seed_a, kind_b, seed_b, width, height, channels, mse, psnr, ssim] in &rows {
+        let (width, height, channels) = (number(width), number(height), number(channels));
+        let planes = |kind: &str, seed: &str| -> Vec<f32> {
+            let image = pattern(kind, number(seed), width, height, channels);
+            let channel =
+                |c: usize| image.data[c..].iter().step_by(channels).map(|&v| f32::from(v));
+            (0..channels).flat_map(channel).collect()
+        };
+        let (a, b) = (planes(kind_a, seed_a), planes(kind_b, seed_b));
+        let found = vitmae_image::mean_squared_error(&a, &b);
+        let pairs = [
+            (found, mse),
+            (vitmae_image::psnr(found, 255.0), psnr),
+            (vitmae_image::ssim(&a, &b, [channels, height, width], 255.0).unwrap(), ssim),
+        ];
+        for (found, expected) in pairs {
+            let expected: f64 = expected.parse().unwrap();
+            assert!(
+                (found - expected).abs() <= 1e-9 * expected.abs().max(1.0),
+                "{found} {expected}"
+            );
+        }
+    }
+}
+
 /// The input images of `resize.csv` and `crop.csv`, as `pattern` of `images.py` makes them.
 fn pattern(kind: &str, seed: usize, width: usize, height: usize, channels: usize) -> Image {
     let value = |x: usize, y: usize, c: usize| match kind {

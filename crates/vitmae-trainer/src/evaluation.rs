@@ -58,8 +58,11 @@ pub(crate) fn evaluate_together(
     Ok(sums.into_iter().map(f64::from_bits).sum::<f64>() / dataset.len() as f64)
 }
 
-/// The pixels of an image of a set for a model with `config`, `[C, H, W]`.
-pub(crate) fn pixels_of(
+/// The pixels of an image of a set for a model with `config`, `[C, H, W]`, prepared by [`prepare`].
+///
+/// # Errors
+/// [`TrainerError::EvaluationImage`] for an image that cannot be used.
+pub fn pixels_of(
     dataset: &dyn Dataset,
     sample: usize,
     config: &VitMaeConfig,

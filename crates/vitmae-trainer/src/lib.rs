@@ -28,6 +28,7 @@ mod mix;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod pretrain;
+pub mod reconstruction;
 mod run;
 pub mod schedule;
 mod spikes;

@@ -5,10 +5,10 @@ use vitmae_image::{Crop, Filter, Image, VitImageProcessor, crop, encode_png, res
 use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Device;
 use vitmae_trainer::evaluation::{fixed_noise, prepare};
+use vitmae_trainer::reconstruction::masked_mse;
 
 use super::assets;
 use super::baselines::{interpolation, mean_colour};
-use crate::pictures::masked_mse;
 use crate::reconstruct::{Reconstruction, draw, reconstruct};
 
 /// Masks each view is measured under.

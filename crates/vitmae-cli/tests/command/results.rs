@@ -231,6 +231,36 @@ fn a_trained_model_is_converted_there_and_back() {
 }
 
 #[test]
+fn reconstructions_are_measured() {
+    let place = Workplace::new(12);
+    let model = place.model().display().to_string();
+    let (data, csv, maps) = (place.text("images"), place.text("q.csv"), place.text("maps"));
+    let measure = |more: &[&str]| {
+        let mut command = vitmae(&["quality", "--model", &model, "--data-path", &data, "-q"]);
+        command.args(more);
+        Call::of(command)
+    };
+    let call = measure(&["--json", "--csv", &csv, "--anomaly", &maps]).succeeded();
+    let found = json(&call);
+    assert_eq!(found["images"].as_array().unwrap().len(), 12);
+    for key in ["loss", "mse", "psnr", "ssim"] {
+        let images = found["images"].as_array().unwrap().iter();
+        let mean = images.map(|image| image[key].as_f64().unwrap()).sum::<f64>() / 12.0;
+        assert!((found[key].as_f64().unwrap() - mean).abs() < 1e-12, "{key}");
+    }
+    let table = fs::read_to_string(&csv).unwrap();
+    assert_eq!(table.lines().count(), 13);
+    assert_eq!(fs::read_dir(&maps).unwrap().count(), 24);
+    let map = decode(&place.path("maps/00003-11.png"), &Limits::default()).unwrap();
+    assert_eq!((map.width, map.height, map.channels), (16, 16, 1));
+    assert_eq!(measure(&["--json"]).stdout, call.stdout);
+    assert_ne!(measure(&["--json", "--seed", "1"]).stdout, call.stdout);
+    let text = measure(&[]).succeeded().stdout;
+    assert!(text.contains("means of 12 images, 4 masks each"), "{text}");
+    measure(&["--mask-ratio", "0"]).failed(2, "removes 0 of 16");
+}
+
+#[test]
 fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
     let place = Workplace::new(8);
     Call::of(place.pretrain("run", &[])).succeeded();
