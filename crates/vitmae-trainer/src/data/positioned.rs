@@ -79,6 +79,19 @@ impl Store {
         }
     }
 
+    /// As many bytes from `offset` on as are there and fit.
+    #[cfg(feature = "parquet")]
+    pub(super) fn read_some(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.len.saturating_sub(offset).min(bytes.len() as u64) as usize;
+        match &self.bytes {
+            Bytes::Memory(all) => {
+                bytes[..count].copy_from_slice(&all[offset as usize..][..count]);
+            }
+            Bytes::File(file) => read_exact_at(file, &mut bytes[..count], offset)?,
+        }
+        Ok(count)
+    }
+
     /// [`read`](Self::read) of a part of an image.
     pub(super) fn read_image(&self, offset: u64, count: usize) -> Result<Vec<u8>, ImageError> {
         self.read(offset, count)

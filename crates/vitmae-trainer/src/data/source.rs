@@ -44,8 +44,8 @@ pub fn open(path: &Path) -> Result<Arc<dyn Dataset>, TrainerError> {
 }
 
 /// Opens what lies at `root` and tells parts apart: by the folders `train` and `val` (or `validation`, `test`) inside, else by
-/// these words (and CIFAR's `data_batch`, MNIST's `t10k`) in the names of files. Where nothing is called `train`, all that is not for
-/// evaluation is to train on.
+/// these words (and CIFAR's `data_batch`, MNIST's `t10k`) in the names of files. The first of them that is there is to evaluate on.
+/// Where nothing is called `train`, all that has none of these words is to train on.
 ///
 /// # Errors
 /// As [`open`].
@@ -60,16 +60,17 @@ pub fn open_parts(root: &Path) -> Result<Parts, TrainerError> {
     let of_part = |words: &[&str]| -> Vec<&PathBuf> {
         files.iter().filter(|path| has_word(path, words)).collect()
     };
-    let evaluation = of_part(&EVALUATION);
-    if evaluation.is_empty() || evaluation.len() == files.len() {
+    let held_out = of_part(&EVALUATION);
+    if held_out.is_empty() || held_out.len() == files.len() {
         return Ok(Parts { train: open(root)?, evaluation: None });
     }
     let train = match of_part(&TRAIN) {
-        train if train.is_empty() => {
-            files.iter().filter(|path| !evaluation.contains(path)).collect()
-        }
+        train if train.is_empty() => files.iter().filter(|path| !held_out.contains(path)).collect(),
         train => train,
     };
+    // As of folders, the first of the words: many sets have a `test` without labels beside `validation`.
+    let parts = EVALUATION.iter().map(|word| of_part(&[word]));
+    let evaluation = parts.into_iter().find(|part| !part.is_empty()).unwrap_or_default();
     let evaluation = Some(open_files(&folder, evaluation)?);
     Ok(Parts { train: open_files(&folder, train)?, evaluation })
 }
@@ -220,6 +221,23 @@ mod tests {
         {
             assert_eq!(has_word(Path::new(name), &TRAIN), is_train, "{name}");
         }
+    }
+
+    #[test]
+    fn of_two_parts_to_evaluate_on_the_first_word_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let png = encode_png(&Image::new(1, 1, 3, vec![1; 3]).unwrap()).unwrap();
+        for (name, images) in [("a-0.tar", 1), ("a-1.tar", 1), ("test.tar", 3), ("val.tar", 4)] {
+            let mut tar = tar::Builder::new(fs::File::create(folder.path().join(name)).unwrap());
+            for image in 0..images {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(png.len() as u64);
+                tar.append_data(&mut header, format!("{image}.png"), png.as_slice()).unwrap();
+            }
+            tar.finish().unwrap();
+        }
+        let parts = open_parts(folder.path()).unwrap();
+        assert_eq!((parts.train.len(), parts.evaluation.unwrap().len()), (2, 4));
     }
 
     #[test]
