@@ -23,6 +23,7 @@ mod finetune;
 mod flops;
 mod html;
 mod inspect;
+mod mask_file;
 mod model_folder;
 mod npy;
 mod output;

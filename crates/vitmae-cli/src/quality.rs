@@ -17,7 +17,7 @@ use vitmae_weights::{LoadOptions, from_pretrained};
 use crate::exit::Usage;
 use crate::output::write_file;
 use crate::precision::InferencePrecisionArgs;
-use crate::{Global, model_folder, npy};
+use crate::{Global, mask_file, model_folder, npy};
 
 /// Example: vitmae quality --model run --data-path photos --csv quality.csv --anomaly maps
 ///
@@ -34,6 +34,9 @@ pub struct QualityArgs {
     /// Masks of each image; 4 remove every patch three times at ratio 0.75
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     masks: u16,
+    /// The masks of every image as an `.npy` file, [L] or [N, L]: bool or uint8 with 1 = removed, or noise as floats
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["masks", "seed"])]
+    mask_file: Option<PathBuf>,
     /// Share of patches to remove [default: the model's]
     #[arg(long)]
     mask_ratio: Option<f64>,
@@ -66,6 +69,9 @@ pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
         );
         return Err(Usage(message).into());
     }
+    let given = args.mask_file.as_deref();
+    let given = given.map(|path| mask_file::read(path, &config, args.mask_ratio)).transpose()?;
+    let count = given.as_ref().map_or(usize::from(args.masks), Vec::len);
     let Parts { train, evaluation } = open_parts(&args.data_path)?;
     let images = evaluation.unwrap_or(train);
     if let Some(folder) = &args.anomaly {
@@ -76,7 +82,8 @@ pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
     let mut found = Vec::new();
     for sample in 0..images.len() {
         let pixels = pixels_of(images.as_ref(), sample, &config, &processor)?;
-        let masks = even_masks(args.seed, sample as u64, patches, removed, usize::from(args.masks));
+        let even = || even_masks(args.seed, sample as u64, patches, removed, count);
+        let masks = given.clone().unwrap_or_else(even);
         let one = quality(&model, &pixels, &masks, &processor)?;
         if let Some(folder) = &args.anomaly {
             write_map(folder, sample, images.as_ref(), &config, &one)?;
@@ -87,7 +94,7 @@ pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
     if let Some(path) = &args.csv {
         write_file(path, table(images.as_ref(), &found).as_bytes())?;
     }
-    report(args, global, images.as_ref(), &found);
+    report(global, images.as_ref(), &found, count);
     Ok(0)
 }
 
@@ -108,7 +115,7 @@ fn table(images: &dyn Dataset, found: &[Quality]) -> String {
     text
 }
 
-fn report(args: &QualityArgs, global: &Global, images: &dyn Dataset, found: &[Quality]) {
+fn report(global: &Global, images: &dyn Dataset, found: &[Quality], masks: usize) {
     let mean = |of: &dyn Fn(&Quality) -> f64| {
         found.iter().map(of).sum::<f64>() / found.len().max(1) as f64
     };
@@ -125,7 +132,7 @@ fn report(args: &QualityArgs, global: &Global, images: &dyn Dataset, found: &[Qu
         });
         let rows: Vec<_> = rows.collect();
         let result = json!({
-            "loss": loss, "mse": mse, "psnr": psnr, "ssim": ssim, "masks": args.masks, "images": rows,
+            "loss": loss, "mse": mse, "psnr": psnr, "ssim": ssim, "masks": masks, "images": rows,
         });
         println!("{result:#}");
         return;
@@ -134,7 +141,7 @@ fn report(args: &QualityArgs, global: &Global, images: &dyn Dataset, found: &[Qu
     println!(
         "loss {loss:.5}, MSE {mse:.6}, PSNR {psnr:.2} dB{ssim}: means of {} images, {} masks each",
         found.len(),
-        args.masks
+        masks
     );
     let worst = |one: &Quality| one.worst().map_or(0.0, |(_, error)| error);
     let mut order: Vec<usize> = (0..found.len()).collect();

@@ -17,7 +17,7 @@ use vitmae_weights::{LoadOptions, from_pretrained};
 use crate::exit::{BadInput, Usage};
 use crate::output::write_file;
 use crate::precision::InferencePrecisionArgs;
-use crate::{Global, model_folder};
+use crate::{Global, mask_file, model_folder};
 
 /// Example: vitmae reconstruct cat.jpg dog.png --model run --out sheet.png
 ///
@@ -43,6 +43,10 @@ pub struct ReconstructArgs {
     /// Picture of the mask, the same for all images: white is removed, black is kept
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
+    /// Masks as an `.npy` file: bool or uint8 with 1 = removed, or noise as floats of which the smallest are kept;
+    /// [L] for all images or [N, L] with a row an image
+    #[arg(long, value_name = "FILE", conflicts_with = "mask")]
+    mask_file: Option<PathBuf>,
     #[command(flatten)]
     precision: InferencePrecisionArgs,
 }
@@ -70,12 +74,12 @@ pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u
     if !(0.0..1.0).contains(&ratio) {
         return Err(Usage(format!("`--mask-ratio` is {ratio}, expected from 0 to below 1")).into());
     }
-    let given = args.mask.as_deref().map(|path| mask_from(path, &config)).transpose()?;
+    let given = given_masks(args, &config)?;
     let mut shown = Vec::new();
     for (index, path) in args.images.iter().enumerate() {
         let pixels = model_folder::pixels(path, &config, &processor)?;
         let masking = match &given {
-            Some(removed) => Masking::from_mask(removed, 1, config.num_patches()),
+            Some(rows) => Masking::from_mask(&rows[index % rows.len()], 1, config.num_patches()),
             None => random_mask(&config, args.seed, index as u64, ratio),
         };
         shown.push(reconstruct(&model, device, pixels, &masking?)?);
@@ -90,6 +94,22 @@ pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u
     }
     report(args, global, &config, &shown);
     Ok(0)
+}
+
+/// The caller's masks, one for all images or one an image.
+fn given_masks(args: &ReconstructArgs, config: &VitMaeConfig) -> Result<Option<Vec<Vec<bool>>>> {
+    if let Some(path) = &args.mask {
+        return Ok(Some(vec![mask_from(path, config)?]));
+    }
+    let Some(path) = &args.mask_file else { return Ok(None) };
+    let (rows, images) = (mask_file::read(path, config, args.mask_ratio)?, args.images.len());
+    if rows.len() != 1 && rows.len() != images {
+        let message =
+            format!("it has {} rows, expected 1 or one for each of {images} images", rows.len());
+        let what = format!("`{}` cannot be used", path.display());
+        return Err(anyhow::Error::new(BadInput(message)).context(what));
+    }
+    Ok(Some(rows))
 }
 
 /// The mask of an image by its index, a function of the seed.

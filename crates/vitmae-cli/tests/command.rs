@@ -17,5 +17,7 @@ mod kill;
 #[cfg(feature = "mpi")]
 #[path = "command/mpi.rs"]
 mod mpi;
+#[path = "command/reconstructions.rs"]
+mod reconstructions;
 #[path = "command/results.rs"]
 mod results;
