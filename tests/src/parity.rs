@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use vitmae_model::{ForwardOptions, Interpolation, Masking, Numerics};
+use vitmae_tensor::ops::Distance;
 use vitmae_tensor::{Device, Tensor};
 use vitmae_testing::cases::{self, Case, Kind, Values};
 use vitmae_testing::close::{Report, Tolerance, compare, compare_integers};
@@ -152,6 +153,7 @@ fn options(case: &Case) -> ForwardOptions {
             cases::Numerics::Torch => Numerics::Torch,
             cases::Numerics::Tf => Numerics::Tf,
         }),
+        distance: Distance::Squared,
     }
 }
 

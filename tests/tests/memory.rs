@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::ops::Precision;
-use vitmae_tensor::{Device, Tensor};
+use vitmae_tensor::{Device, MemoryUse, Tensor, memory_use};
 use vitmae_testing::draws::Draws;
 use vitmae_trainer::{AdamWOptions, TrainState};
 
@@ -62,9 +63,12 @@ fn page_faults() -> Option<u64> {
     text.rsplit(')').next()?.split_whitespace().nth(7)?.parse().ok()
 }
 
-#[test]
-fn a_steady_step_asks_the_system_for_no_memory() {
-    let config = VitMaeConfig {
+/// The tests count for the whole process, so one waits for the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A model of 64 patches.
+fn config() -> VitMaeConfig {
+    VitMaeConfig {
         hidden_size: 192,
         num_hidden_layers: 3,
         num_attention_heads: 3,
@@ -76,7 +80,38 @@ fn a_steady_step_asks_the_system_for_no_memory() {
         image_size: (64, 64),
         patch_size: (8, 8),
         ..VitMaeConfig::default()
+    }
+}
+
+/// A mask ratio that changes over a run gives tensors of other sizes every few steps.
+#[test]
+fn tensors_of_changing_sizes_share_the_memory_of_the_largest() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (mut draws, batch) = (Draws::new(1), 32);
+    let pixels = draws.vec_f32(batch * 3 * 64 * 64);
+    let pixels = Tensor::from_vec(&Device::cpu(), &[batch, 3, 64, 64], pixels).unwrap();
+    let noise: Vec<f64> = (0..batch * 64).map(|_| draws.uniform()).collect();
+    let model = VitMaeForPreTraining::new(config(), &Device::cpu(), 1).unwrap();
+    let mut state = TrainState::new(model, AdamWOptions::default()).unwrap();
+    let mut step = |ratio: f64| {
+        let masking = Masking::from_noise(&noise, batch, 64, ratio).unwrap();
+        state.train_step(&pixels, &masking, 1e-4).unwrap().item().unwrap();
+        memory_use()
     };
+    // The fewest removed patches need the most memory of the encoder.
+    let largest = step(0.05);
+    for ratio in (5..=95).step_by(7).chain((5..=95).rev().step_by(5)) {
+        let found = step(f64::from(ratio) / 100.0);
+        let held = |memory: MemoryUse| memory.in_use + memory.idle;
+        let (found, first) = (held(found), held(largest));
+        assert!(found <= first + first / 4, "{ratio} %: {found} bytes held, {first} at first");
+    }
+}
+
+#[test]
+fn a_steady_step_asks_the_system_for_no_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let config = config();
     let mut draws = Draws::new(1);
     let batch = 8;
     let pixels = draws.vec_f32(batch * 3 * 64 * 64);

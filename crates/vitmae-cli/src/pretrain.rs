@@ -8,6 +8,7 @@ use serde_json::json;
 use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
+use vitmae_tensor::ops::Distance;
 use vitmae_trainer::data::{MaskStrategy, Parts, open, open_parts};
 use vitmae_trainer::{Datasets, RunConfig, Team, pretrain};
 use vitmae_weights::folder::read_json_text;
@@ -50,12 +51,21 @@ pub struct PretrainArgs {
     /// Share of patches that are removed [default: the model's, 0.75]
     #[arg(long)]
     mask_ratio: Option<f64>,
+    /// Share of patches that are removed in the last update: it changes along a line [default: it stays]
+    #[arg(long, value_name = "RATIO")]
+    mask_ratio_end: Option<f64>,
     /// How removed patches lie to each other
     #[arg(long, value_enum, default_value_t = MaskName::Random)]
     masking: MaskName,
     /// Predict each patch normalised by its own mean and variance
     #[arg(long)]
     norm_pix_loss: bool,
+    /// How predictions are compared with removed patches; a model's files do not record it
+    #[arg(long, value_enum, default_value_t = LossName::Mse)]
+    loss: LossName,
+    /// Epochs between pictures of eight reconstructions, in `sheets` of the output folder [default: none]
+    #[arg(long, value_name = "N")]
+    sheet_every: Option<u64>,
 
     #[command(flatten)]
     run: RunArgs,
@@ -70,6 +80,15 @@ enum MaskName {
     Block,
     /// Evenly, one of four kept at 0.75
     Grid,
+}
+
+/// See [`Distance`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LossName {
+    /// By the mean of squares, the original's
+    Mse,
+    /// By the mean of absolute values
+    L1,
 }
 
 /// Runs the command.
@@ -143,6 +162,12 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
         MaskName::Block => MaskStrategy::Block,
         MaskName::Grid => MaskStrategy::Grid,
     };
+    config.distance = match args.loss {
+        LossName::Mse => Distance::Squared,
+        LossName::L1 => Distance::Absolute,
+    };
+    config.mask_ratio_end = args.mask_ratio_end;
+    config.sheet_every_epochs = args.sheet_every;
     Ok(config)
 }
 

@@ -83,6 +83,14 @@ impl Progress {
                     "step {step}: loss {loss:.5}{found} on {images} evaluation images"
                 ));
             }
+            Event::Sheet { epoch, path } => {
+                self.line(&format!("epoch {epoch}: reconstructions in `{}`", path.display()));
+            }
+            Event::SheetFailed { epoch, error } => {
+                self.line(&format!(
+                    "warning: no picture of reconstructions of epoch {epoch}: {error}"
+                ));
+            }
             Event::Saved { folder, step } => {
                 self.line(&format!("step {step}: saved `{}`", folder.display()));
             }

@@ -1,6 +1,6 @@
-//! Mean squared error over the removed patches.
+//! Mean squared or absolute error over the removed patches.
 //!
-//!   loss = Σ_{b,l} mask[b,l] · mean_m (pred − target)² / Σ mask          (mask: 1 = removed)
+//!   loss = Σ_{b,l} mask[b,l] · mean_m d(pred − target) / Σ mask          (mask: 1 = removed), d(e) = e² or |e|
 //!
 //! One quotient over the whole batch; with no removed patch it is 0/0 = NaN, as in PyTorch.
 //!
@@ -20,6 +20,25 @@ pub enum Target {
     Normalised,
     /// The same with the population variance, as in the TensorFlow classes.
     NormalisedPopulation,
+}
+
+/// How a prediction is compared with its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distance {
+    /// By squares: Hugging Face's and the original's loss.
+    #[default]
+    Squared,
+    /// By absolute values (L1); its derivative where both are equal is 0, as in PyTorch.
+    Absolute,
+}
+
+/// A loss: what predictions are compared with, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Objective {
+    /// What the prediction is compared with.
+    pub target: Target,
+    /// How.
+    pub distance: Distance,
 }
 
 impl Target {
@@ -44,17 +63,20 @@ impl Target {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward(pred: &[f32], patches: &[f32], mask: &[f32], target: Target) -> f32 {
+pub fn forward(pred: &[f32], patches: &[f32], mask: &[f32], objective: Objective) -> f32 {
     let dim = patch_dim(pred, patches, mask);
     let of_row = |(row, mask): (usize, &f32)| {
         if *mask == 0.0 {
             return 0.0;
         }
         let (pred, patch) = (&pred[row * dim..][..dim], &patches[row * dim..][..dim]);
-        let (mean, scale) = target.statistics(patch);
-        let error = |(y, t): (&f32, &f32)| f64::from(y - (t - mean) * scale).powi(2);
-        let squares: f64 = pred.iter().zip(patch).map(error).sum();
-        f64::from(*mask) * squares / dim as f64
+        let (mean, scale) = objective.target.statistics(patch);
+        let errors = pred.iter().zip(patch).map(|(y, t)| f64::from(y - (t - mean) * scale));
+        let sum: f64 = match objective.distance {
+            Distance::Squared => errors.map(|error| error.powi(2)).sum(),
+            Distance::Absolute => errors.map(f64::abs).sum(),
+        };
+        f64::from(*mask) * sum / dim as f64
     };
     // Collected in order, so the sum does not depend on which thread did what.
     let rows: Vec<f64> = mask.par_iter().enumerate().map(of_row).collect();
@@ -62,7 +84,7 @@ pub fn forward(pred: &[f32], patches: &[f32], mask: &[f32], target: Target) -> f
     (sum / removed(mask)) as f32
 }
 
-/// `scale` times the gradient of the loss: `2·scale·mask·(pred − target) / (M·Σ mask)`.
+/// `scale` times the gradient of the loss: `scale·mask·d′(pred − target) / (M·Σ mask)` with d′(e) = 2·e or the sign of e.
 ///
 /// # Shapes
 /// `pred, patches, dpred: [B·L, M]`, `mask: [B·L]`
@@ -73,7 +95,7 @@ pub fn backward(
     pred: &[f32],
     patches: &[f32],
     mask: &[f32],
-    target: Target,
+    objective: Objective,
     scale: f32,
     dpred: &mut [f32],
 ) {
@@ -82,16 +104,24 @@ pub fn backward(
     if dim == 0 {
         return;
     }
-    let factor = 2.0 * f64::from(scale) / (dim as f64 * removed(mask));
+    let factor = f64::from(scale) / (dim as f64 * removed(mask));
     dpred.par_chunks_mut(dim).enumerate().for_each(|(row, dpred)| {
         if mask[row] == 0.0 {
             return dpred.fill(0.0);
         }
         let (pred, patch) = (&pred[row * dim..][..dim], &patches[row * dim..][..dim]);
-        let (mean, scale) = target.statistics(patch);
-        let factor = (factor * f64::from(mask[row])) as f32;
-        for ((d, y), t) in dpred.iter_mut().zip(pred).zip(patch) {
-            *d = factor * (y - (t - mean) * scale);
+        let (mean, scale) = objective.target.statistics(patch);
+        let factor = factor * f64::from(mask[row]);
+        let errors = pred.iter().zip(patch).map(|(y, t)| y - (t - mean) * scale);
+        match objective.distance {
+            Distance::Squared => {
+                let factor = (2.0 * factor) as f32;
+                dpred.iter_mut().zip(errors).for_each(|(d, error)| *d = factor * error);
+            }
+            Distance::Absolute => {
+                let factor = factor as f32;
+                dpred.iter_mut().zip(errors).for_each(|(d, error)| *d = factor * sign(error));
+            }
         }
     });
 }
@@ -107,6 +137,17 @@ pub fn normalise_targets(patches: &[f32], patch_dim: usize, target: Target, out:
         let (mean, scale) = target.statistics(patch);
         out.iter_mut().zip(patch).for_each(|(out, t)| *out = (t - mean) * scale);
     });
+}
+
+/// 1, −1, or the error itself where it is 0 or no number.
+fn sign(error: f32) -> f32 {
+    if error > 0.0 {
+        1.0
+    } else if error < 0.0 {
+        -1.0
+    } else {
+        error
+    }
 }
 
 fn removed(mask: &[f32]) -> f64 {

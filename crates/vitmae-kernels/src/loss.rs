@@ -1,6 +1,6 @@
-//! Mean squared error over the removed patches.
+//! Mean squared or absolute error over the removed patches.
 //!
-//!   loss = Σ_{b,l} mask[b,l] · mean_m (pred − target)² / Σ mask          (mask: 1 = removed)
+//!   loss = Σ_{b,l} mask[b,l] · mean_m d(pred − target) / Σ mask          (mask: 1 = removed), d(e) = e² or |e|
 //!
 //! One quotient over the whole batch; with no removed patch it is 0/0 = NaN, as in PyTorch.
 //!
@@ -31,6 +31,25 @@ pub enum Target {
     NormalisedPopulation,
 }
 
+/// How a prediction is compared with its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Distance {
+    /// By squares: Hugging Face's and the original's loss.
+    #[default]
+    Squared,
+    /// By absolute values (L1); its derivative where both are equal is 0, as in PyTorch.
+    Absolute,
+}
+
+/// A loss: what predictions are compared with, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Objective {
+    /// What the prediction is compared with.
+    pub target: Target,
+    /// How.
+    pub distance: Distance,
+}
+
 /// Writes the loss, one value.
 ///
 /// # Shapes
@@ -43,7 +62,7 @@ pub fn forward(
     pred: &Array,
     patches: &Array,
     mask: &Array,
-    target: Target,
+    objective: Objective,
     loss: &Array,
 ) {
     let dim = patch_dim(pred, patches, mask);
@@ -63,7 +82,7 @@ pub fn forward(
             errors.arg(),
             mask.len as u32,
             dim as u32,
-            target,
+            objective,
             pred.dtype.elem(),
         );
     }
@@ -82,7 +101,7 @@ pub fn forward(
     }
 }
 
-/// `scale` times the gradient of the loss: `2·scale·mask·(pred − target) / (M·Σ mask)`.
+/// `scale` times the gradient of the loss: `scale·mask·d′(pred − target) / (M·Σ mask)` with d′(e) = 2·e or the sign of e.
 ///
 /// # Shapes
 /// `pred, dpred: [B·L, M]`, `patches: [B·L, M]` and `mask: [B·L]` f32
@@ -94,7 +113,7 @@ pub fn backward(
     pred: &Array,
     patches: &Array,
     mask: &Array,
-    target: Target,
+    objective: Objective,
     scale: f32,
     dpred: &Array,
 ) {
@@ -120,7 +139,7 @@ pub fn backward(
             mask.len as u32,
             dim as u32,
             scale,
-            target,
+            objective,
             pred.dtype.elem(),
         );
     }
@@ -220,7 +239,7 @@ fn range_of(row: usize, rows: u32, dim: u32, wanted: bool) -> (usize, usize) {
     (start, end)
 }
 
-/// One cube sums one patch: `errors[row] = mask · mean (pred − target)²`.
+/// One cube sums one patch: `errors[row] = mask · mean d(pred − target)`.
 #[cube(launch_unchecked)]
 fn errors_kernel<F: Float>(
     pred: &[F],
@@ -229,21 +248,25 @@ fn errors_kernel<F: Float>(
     errors: &mut [f32],
     rows: u32,
     dim: u32,
-    #[comptime] target: Target,
+    #[comptime] objective: Objective,
     #[define(F)] _dtype: ElemType,
 ) {
     let row = CUBE_POS;
     let weight = mask[select(row < rows as usize, row, 0usize)];
     let (start, end) = range_of(row, rows, dim, weight != 0.0f32);
-    let (first, mean, scale) = statistics(patches, start, end, dim, target);
-    let mut squares = 0.0f32;
+    let (first, mean, scale) = statistics(patches, start, end, dim, objective.target);
+    let mut sum = 0.0f32;
     let mut i = start + UNIT_POS as usize;
     while i < end {
         let error = f32::cast_from(pred[i]) - (patches[i] - first - mean) * scale;
-        squares += error * error;
+        if comptime!(objective.distance == Distance::Squared) {
+            sum += error * error;
+        } else {
+            sum += f32::abs(error);
+        }
         i += comptime!(ROW_UNITS as usize);
     }
-    let total = cube_sum(squares, ROW_UNITS);
+    let total = cube_sum(sum, ROW_UNITS);
     if UNIT_POS == 0 && row < rows as usize {
         errors[row] = select(weight == 0.0f32, 0.0f32, weight * total / f32::cast_from(dim));
     }
@@ -278,21 +301,27 @@ fn backward_kernel<F: Float>(
     rows: u32,
     dim: u32,
     scale: f32,
-    #[comptime] target: Target,
+    #[comptime] objective: Objective,
     #[define(F)] _dtype: ElemType,
 ) {
     let row = CUBE_POS;
     let weight = mask[select(row < rows as usize, row, 0usize)];
     let (start, end) = range_of(row, rows, dim, true);
-    let (first, mean, inverse) = statistics(patches, start, end, dim, target);
-    let factor = 2.0f32 * scale * weight / (f32::cast_from(dim) * removed[0]);
+    let (first, mean, inverse) = statistics(patches, start, end, dim, objective.target);
+    let factor = scale * weight / (f32::cast_from(dim) * removed[0]);
     let mut i = start + UNIT_POS as usize;
     while i < end {
         let mut gradient = 0.0f32;
         // Whatever was predicted for a patch that does not count, even NaN, its gradient is 0.
         if weight != 0.0f32 {
             let error = f32::cast_from(pred[i]) - (patches[i] - first - mean) * inverse;
-            gradient = factor * error;
+            if comptime!(objective.distance == Distance::Squared) {
+                gradient = 2.0f32 * factor * error;
+            } else {
+                // The error itself where it is 0 or no number.
+                let sign = select(error < 0.0f32, -1.0f32, error);
+                gradient = factor * select(error > 0.0f32, 1.0f32, sign);
+            }
         }
         dpred[i] = F::cast_from(gradient);
         i += comptime!(ROW_UNITS as usize);

@@ -1,6 +1,6 @@
 //! What a call may choose.
 
-use vitmae_tensor::ops::BicubicKernel;
+use vitmae_tensor::ops::{BicubicKernel, Distance};
 
 use crate::config::{INTERPOLATION_KEY, NUMERICS_KEY};
 use crate::{ModelError, VitMaeConfig};
@@ -20,6 +20,9 @@ pub struct ForwardOptions {
     /// Whose numbers are wanted where the reference's two versions differ; by default as the configuration
     /// records, else [`Numerics::Torch`].
     pub numerics: Option<Numerics>,
+    /// How predictions are compared with their targets; Hugging Face's loss is that of squares, and no configuration
+    /// records another.
+    pub distance: Distance,
 }
 
 /// Choices of a training pass.

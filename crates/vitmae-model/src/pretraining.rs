@@ -1,7 +1,7 @@
 //! The masked autoencoder: encoder, decoder, loss, and the way back.
 
 use vitmae_layers::{GradientsDone, Param};
-use vitmae_tensor::ops::{self, Precision, Target};
+use vitmae_tensor::ops::{self, Objective, Precision, Target};
 use vitmae_tensor::{Device, Tensor, TensorError};
 
 use crate::encoder::{Images, Values, maker};
@@ -25,7 +25,7 @@ pub struct VitMaeForPreTraining {
 /// Result of [`VitMaeForPreTraining::forward`].
 #[derive(Clone, Debug)]
 pub struct VitMaeForPreTrainingOutput {
-    /// Mean squared error over the removed patches; none if nothing is removed, where Hugging Face
+    /// Mean squared error over the removed patches, or what the options chose; none if nothing is removed, where Hugging Face
     /// returns NaN.
     pub loss: Option<f32>,
     /// `[B, L, PH·PW·C]`, channel last, in grid order; normalised per patch if the configuration says
@@ -97,7 +97,7 @@ impl VitMaeForPreTraining {
         let loss = if masking.removes_any() {
             let patches = ops::patchify(pixels, self.config.patch_size)?;
             let mask = masking.removed(self.device())?;
-            let kind = self.target_kind(options.numerics_of(&self.config)?);
+            let kind = self.objective(options)?;
             Some(ops::loss(&decoded.logits, &patches, &mask, kind)?.item()?)
         } else {
             None
@@ -150,7 +150,7 @@ impl VitMaeForPreTraining {
         }
         let images = self.vit.images(pixels, options.forward.interpolate_pos_encoding)?;
         let resampling = self.decoder_resampling(images, &options.forward)?;
-        let kind = self.target_kind(options.forward.numerics_of(&self.config)?);
+        let kind = self.objective(&options.forward)?;
 
         let (latent, encoder) = self.vit.forward_cached(pixels, masking, None, options)?;
         let (logits, decoder) =
@@ -170,12 +170,13 @@ impl VitMaeForPreTraining {
         Ok(loss)
     }
 
-    fn target_kind(&self, numerics: Numerics) -> Target {
-        match (self.config.norm_pix_loss, numerics) {
+    fn objective(&self, options: &ForwardOptions) -> Result<Objective, ModelError> {
+        let target = match (self.config.norm_pix_loss, options.numerics_of(&self.config)?) {
             (false, _) => Target::Pixels,
             (true, Numerics::Torch) => Target::Normalised,
             (true, Numerics::Tf) => Target::NormalisedPopulation,
-        }
+        };
+        Ok(Objective { target, distance: options.distance })
     }
 
     fn decoder_resampling(

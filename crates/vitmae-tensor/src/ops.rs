@@ -40,7 +40,7 @@ pub use linear::{
     PackedWeight, Precision, Weight, linear, linear_activation, linear_backward_bias,
     linear_backward_input, linear_backward_weight, linear_residual,
 };
-pub use loss::{Target, loss, loss_backward, normalise_targets};
+pub use loss::{Distance, Objective, Target, loss, loss_backward, normalise_targets};
 pub use norm::{clip_scale, global_norm};
 pub use patches::{im2col, patchify, unpatchify};
 pub use reduce::{add, mean_tokens, mean_tokens_backward};

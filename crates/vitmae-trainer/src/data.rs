@@ -28,7 +28,7 @@ pub use batches::{Augmentation, Batch, BatchMaker, BatchPlan};
 pub use cifar::Cifar;
 pub use idx::Idx;
 pub use image_folder::{EXTENSIONS, ImageFolder};
-pub use masks::MaskStrategy;
+pub use masks::{MaskRatio, MaskStrategy};
 pub use packed::{PackSummary, Packed, pack};
 #[cfg(feature = "parquet")]
 pub use parquet::Parquet;

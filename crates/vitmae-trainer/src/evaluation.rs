@@ -8,11 +8,12 @@ use vitmae_cpu::random::Stream;
 use vitmae_image::{Filter, Image, ImageError, VitImageProcessor, center_crop, resize};
 use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;
+use vitmae_tensor::ops::Distance;
 
 use crate::data::Dataset;
 use crate::{Team, TrainerError};
 
-/// Mean loss over every image of a set, `batch_size` at a time.
+/// Mean squared error of the removed patches over every image of a set, `batch_size` at a time.
 ///
 /// # Errors
 /// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::Model`].
@@ -23,15 +24,16 @@ pub fn evaluate(
     seed: u64,
     batch_size: usize,
 ) -> Result<f64, TrainerError> {
-    evaluate_together(model, dataset, processor, seed, batch_size, &Team::default())
+    let how = (seed, Distance::Squared);
+    evaluate_together(model, dataset, processor, how, batch_size, &Team::default())
 }
 
-/// [`evaluate`] by several processes, which take batches in turn: the same bits as by one.
+/// [`evaluate`] with the run's own loss by several processes, which take batches in turn: the same bits as by one.
 pub(crate) fn evaluate_together(
     model: &VitMaeForPreTraining,
     dataset: &dyn Dataset,
     processor: &VitImageProcessor,
-    seed: u64,
+    (seed, distance): (u64, Distance),
     batch_size: usize,
     team: &Team,
 ) -> Result<f64, TrainerError> {
@@ -39,6 +41,7 @@ pub(crate) fn evaluate_together(
     let (height, width) = config.image_size;
     let patches = config.num_patches();
     let batch_size = batch_size.max(1);
+    let options = ForwardOptions { distance, ..ForwardOptions::default() };
     let sums = team.spread(dataset.len().div_ceil(batch_size), |index| {
         let samples = index * batch_size..((index + 1) * batch_size).min(dataset.len());
         let batch = samples.len();
@@ -51,7 +54,7 @@ pub(crate) fn evaluate_together(
         let device = model.device();
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
         let masking = Masking::from_noise(&noise, batch, patches, config.mask_ratio)?;
-        let output = model.forward(&pixels, &masking, &ForwardOptions::default())?;
+        let output = model.forward(&pixels, &masking, &options)?;
         let sum = f64::from(output.loss.unwrap_or(f32::NAN)) * batch as f64;
         Ok(sum.to_bits())
     })?;

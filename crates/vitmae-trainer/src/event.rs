@@ -73,6 +73,20 @@ pub enum Event<'a> {
         /// Images.
         images: u64,
     },
+    /// A picture of reconstructions was written.
+    Sheet {
+        /// Epochs done.
+        epoch: u64,
+        /// The picture.
+        path: &'a Path,
+    },
+    /// Warning: a picture of reconstructions could not be made; the run goes on.
+    SheetFailed {
+        /// Epochs done.
+        epoch: u64,
+        /// Why.
+        error: &'a TrainerError,
+    },
     /// Warning: an image cannot be used.
     BadSample(&'a BadSample),
     /// A checkpoint is on the disk.

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use vitmae_image::Image;
 use vitmae_model::{Masking, VitMaeForPreTraining};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::data::{Batch, Dataset};
 use crate::evaluation::evaluate_together;
+use crate::reconstruction::sheets;
 use crate::run::{Evaluation, Task, run};
 use crate::{Datasets, Event, RunConfig, StopFlag, Summary, TrainState, TrainerError};
 
@@ -48,7 +50,7 @@ impl Task for Pretraining {
 
     fn prepare(&self, run: &RunConfig, batch: &mut Batch) -> Result<Masking, TrainerError> {
         let (count, patches) = (batch.samples.len(), run.model.num_patches());
-        Ok(Masking::from_noise(&batch.noise, count, patches, run.model.mask_ratio)?)
+        Ok(Masking::from_noise(&batch.noise, count, patches, batch.mask_ratio)?)
     }
 
     fn accumulate(
@@ -68,8 +70,18 @@ impl Task for Pretraining {
         model: &VitMaeForPreTraining,
         dataset: &dyn Dataset,
     ) -> Result<Evaluation, TrainerError> {
-        let RunConfig { processor, seed, batch_size, team, .. } = run;
-        let loss = evaluate_together(model, dataset, processor, *seed, *batch_size, team)?;
+        let RunConfig { processor, seed, batch_size, team, distance, .. } = run;
+        let how = (*seed, *distance);
+        let loss = evaluate_together(model, dataset, processor, how, *batch_size, team)?;
         Ok(Evaluation { loss, accuracy: None })
+    }
+
+    fn sheet(
+        &self,
+        run: &RunConfig,
+        model: &VitMaeForPreTraining,
+        images: &dyn Dataset,
+    ) -> Result<Option<Image>, TrainerError> {
+        sheets::draw(model, images, &run.processor, run.seed).map(Some)
     }
 }

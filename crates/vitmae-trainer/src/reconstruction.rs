@@ -1,5 +1,7 @@
 //! From a model's predictions to pictures and to numbers about them.
 
+pub(crate) mod sheets;
+
 use vitmae_image::{VitImageProcessor, psnr, ssim};
 use vitmae_model::{ForwardOptions, Masking, Numerics, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;

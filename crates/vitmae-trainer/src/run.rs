@@ -20,6 +20,7 @@ use vitmae_weights::Pretrained;
 use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
 use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
+use crate::reconstruction::sheets;
 use crate::spikes::Spikes;
 use crate::{Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
 
@@ -281,6 +282,10 @@ impl<'a, T: Task> Run<'a, T> {
         }))?;
         on_event(Event::EpochEnd { epoch, train_loss, lr });
         let is_last = epoch == self.config.epochs;
+        let sheets = self.config.sheet_every_epochs.filter(|_| self.config.team.leads());
+        if sheets.is_some_and(|every| is_last || epoch.is_multiple_of(every)) {
+            self.draw_sheet(epoch, on_event);
+        }
         let Some(dataset) = &self.data.evaluation else { return Ok(()) };
         if is_last || epoch.is_multiple_of(self.config.evaluate_every_epochs) {
             let found = self.task.evaluate(self.config, &self.state.model, dataset.as_ref())?;
@@ -296,6 +301,18 @@ impl<'a, T: Task> Run<'a, T> {
             on_event(Event::Evaluated { step, loss, accuracy, images: dataset.len() as u64 });
         }
         Ok(())
+    }
+
+    /// A picture is not worth a run: one that cannot be made is told and left out.
+    fn draw_sheet(&self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) {
+        let path = self.config.output_dir.join(format!("sheets/epoch-{epoch:04}.png"));
+        let images = self.data.evaluation.as_ref().unwrap_or(&self.data.train);
+        let sheet = self.task.sheet(self.config, &self.state.model, images.as_ref());
+        match sheet.transpose().map(|sheet| sheets::write(&path, &sheet?)) {
+            None => {}
+            Some(Ok(())) => on_event(Event::Sheet { epoch, path: &path }),
+            Some(Err(error)) => on_event(Event::SheetFailed { epoch, error: &error }),
+        }
     }
 
     fn write_log(&mut self, line: &Value) -> Result<(), TrainerError> {
@@ -324,7 +341,7 @@ impl<'a, T: Task> Run<'a, T> {
             augmentation: self.config.augmentation(),
             channels: self.config.model.num_channels,
             grid: self.config.model.grid(),
-            masking: (self.config.model.mask_ratio, self.config.mask_strategy),
+            masking: (self.config.mask_ratio(self.plan), self.config.mask_strategy),
             seed: self.config.seed,
             on_bad: self.config.on_bad_sample,
         })
@@ -345,6 +362,7 @@ fn equip<T: Task>(state: &mut TrainState<T::Model>, task: &T, config: &RunConfig
     state.model.set_precision(config.precision);
     state.recompute = config.recompute;
     state.drop_path = task.drop_path();
+    state.distance = config.distance;
     state.sums = GradientSums::new(config.team.clone());
     state.forgets = config.nan_policy == NanPolicy::Skip;
 }

@@ -7,9 +7,10 @@
 use vitmae_cpu::random::Stream;
 use vitmae_layers::GradientsDone;
 use vitmae_model::{
-    Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
+    ForwardOptions, Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
 };
-use vitmae_tensor::{Tensor, ops};
+use vitmae_tensor::Tensor;
+use vitmae_tensor::ops::{self, Distance};
 
 use crate::gradient_sums::GradientSums;
 use crate::team::Pending;
@@ -27,6 +28,8 @@ pub struct TrainState<M = VitMaeForPreTraining> {
     pub recompute: bool,
     /// As [`TrainOptions::drop_path`].
     pub drop_path: f64,
+    /// How predictions are compared with their targets; for classifiers it has no meaning.
+    pub distance: Distance,
     /// How gradients become those of all processes.
     pub(crate) sums: GradientSums,
     /// Whether what was not finite spoils its own update alone.
@@ -67,6 +70,7 @@ impl<M: Trainable> TrainState<M> {
             optimizer,
             recompute: false,
             drop_path: 0.0,
+            distance: Distance::Squared,
             sums: GradientSums::default(),
             forgets: false,
             step,
@@ -116,6 +120,7 @@ impl<M: Trainable> TrainState<M> {
             dropout_seed: Stream::new(seed, "dropout", batch, 0).bits(0),
             drop_path: self.drop_path,
             recompute: self.recompute,
+            forward: ForwardOptions { distance: self.distance, ..ForwardOptions::default() },
             ..TrainOptions::default()
         }
     }

@@ -15,6 +15,8 @@ mod exactness;
 mod finetuning;
 #[path = "runs/guards.rs"]
 mod guards;
+#[path = "runs/reconstruction.rs"]
+mod reconstruction;
 #[path = "runs/sets.rs"]
 mod sets;
 #[path = "runs/together.rs"]

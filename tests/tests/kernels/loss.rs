@@ -1,5 +1,5 @@
 use super::pools;
-use vitmae_cpu::loss::{self, Target};
+use vitmae_cpu::loss::{self, Distance, Objective, Target};
 use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
@@ -9,6 +9,11 @@ const TARGETS: [(Target, reference::Target); 3] = [
     (Target::Pixels, reference::Target::Pixels),
     (Target::Normalised, reference::Target::Normalised),
     (Target::NormalisedPopulation, reference::Target::NormalisedPopulation),
+];
+
+const DISTANCES: [(Distance, reference::Distance); 2] = [
+    (Distance::Squared, reference::Distance::Squared),
+    (Distance::Absolute, reference::Distance::Absolute),
 ];
 
 /// Patches and values a patch.
@@ -25,13 +30,16 @@ fn mask(draws: &mut Draws, rows: usize) -> Vec<f32> {
 #[test]
 fn forward_and_backward_equal_the_reference() {
     let mut draws = Draws::new(1);
-    for ((rows, dim), (target, of_reference)) in
-        SHAPES.into_iter().flat_map(|shape| TARGETS.map(|target| (shape, target)))
+    let targets = SHAPES.into_iter().flat_map(|shape| TARGETS.map(|target| (shape, target)));
+    for (((rows, dim), (target, of_reference)), (distance, distance_of_reference)) in
+        targets.flat_map(|case| DISTANCES.map(|distance| (case, distance)))
     {
+        let (objective, kind) =
+            (Objective { target, distance }, (of_reference, distance_of_reference));
         let (pred, patches) = (draws.vec_f32(rows * dim), draws.vec_f32(rows * dim));
         let mask = mask(&mut draws, rows);
         let [wide_pred, wide_patches, wide_mask] = [&pred, &patches, &mask].map(|x| widen(x));
-        let name = |what: &str| format!("{what} {rows}x{dim} {target:?}");
+        let name = |what: &str| format!("{what} {rows}x{dim} {objective:?}");
         // A patch of nearly one colour is divided by a small deviation, so its roundings grow with it.
         let targets = reference::targets(&wide_patches, dim, of_reference);
         let smallest = wide_patches
@@ -44,15 +52,15 @@ fn forward_and_backward_equal_the_reference() {
         let scale = 4.0 / smallest.max(1e-3);
 
         let found =
-            pools::run(&name("loss"), || [vec![loss::forward(&pred, &patches, &mask, target)]]);
-        let expected = reference::forward(&wide_pred, &wide_patches, &wide_mask, of_reference);
+            pools::run(&name("loss"), || [vec![loss::forward(&pred, &patches, &mask, objective)]]);
+        let expected = reference::forward(&wide_pred, &wide_patches, &wide_mask, kind);
         assert_close(&name("loss"), &found[0], &[expected], tolerance_at(4, scale));
 
-        let gradient = reference::backward(&wide_pred, &wide_patches, &wide_mask, of_reference);
+        let gradient = reference::backward(&wide_pred, &wide_patches, &wide_mask, kind);
         let expected: Vec<f64> = gradient.iter().map(|g| 0.5 * g).collect();
         let size = 2.0 * 0.5 / (dim as f64 * wide_mask.iter().sum::<f64>());
         pools::assert_output(&name("dpred"), &expected, tolerance_at(6, scale * size), |dpred| {
-            loss::backward(&pred, &patches, &mask, target, 0.5, dpred);
+            loss::backward(&pred, &patches, &mask, objective, 0.5, dpred);
         });
         pools::assert_output(&name("targets"), &targets, tolerance_at(4, scale), |out| {
             loss::normalise_targets(&patches, dim, target, out);
@@ -71,14 +79,40 @@ fn a_patch_of_one_colour_has_targets_of_zero() {
 
 #[test]
 fn nothing_removed_gives_no_number() {
-    assert!(loss::forward(&[1.0; 4], &[1.0; 4], &[0.0; 2], Target::Pixels).is_nan());
+    for (distance, _) in DISTANCES {
+        assert!(loss::forward(&[1.0; 4], &[1.0; 4], &[0.0; 2], of_pixels(distance)).is_nan());
+    }
 }
 
 #[test]
 fn values_of_kept_patches_do_not_matter() {
     let pred = [1.0, 2.0, f32::NAN, f32::INFINITY];
-    assert_eq!(loss::forward(&pred, &[0.0; 4], &[1.0, 0.0], Target::Pixels), 2.5);
-    pools::assert_output("dpred", &[1.0, 2.0, 0.0, 0.0], tolerance_at(1, 1.0), |dpred| {
-        loss::backward(&pred, &[0.0; 4], &[1.0, 0.0], Target::Pixels, 1.0, dpred);
+    for (distance, expected, slopes) in [
+        (Distance::Squared, 2.5, [1.0, 2.0, 0.0, 0.0]),
+        (Distance::Absolute, 1.5, [0.5, 0.5, 0.0, 0.0]),
+    ] {
+        let objective = of_pixels(distance);
+        assert_eq!(loss::forward(&pred, &[0.0; 4], &[1.0, 0.0], objective), expected);
+        pools::assert_output("dpred", &slopes, tolerance_at(1, 1.0), |dpred| {
+            loss::backward(&pred, &[0.0; 4], &[1.0, 0.0], objective, 1.0, dpred);
+        });
+    }
+}
+
+#[test]
+fn absolute_errors_have_slopes_of_one_size_and_none_at_zero() {
+    let pred = [3.0, -1e-30, 0.5, 2.0];
+    pools::assert_output("dpred", &[0.25, -0.25, 0.0, -0.25], tolerance_at(1, 0.0), |dpred| {
+        let objective = of_pixels(Distance::Absolute);
+        loss::backward(&pred, &[0.0, 0.0, 0.5, 7.0], &[1.0], objective, 1.0, dpred);
     });
+    // What is no number stays none.
+    let mut dpred = [0.0; 2];
+    let objective = of_pixels(Distance::Absolute);
+    loss::backward(&[f32::NAN, 1.0], &[0.0; 2], &[1.0], objective, 1.0, &mut dpred);
+    assert!(dpred[0].is_nan() && dpred[1] == 0.5);
+}
+
+fn of_pixels(distance: Distance) -> Objective {
+    Objective { target: Target::Pixels, distance }
 }

@@ -1,12 +1,13 @@
 //! Every parameter's gradient of the whole model, against central differences of the f64 reference.
 
-use vitmae_model::{TrainOptions, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_model::{ForwardOptions, TrainOptions, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Device;
+use vitmae_tensor::ops::Distance;
 use vitmae_testing::close::{Tolerance, compare};
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::gradient_check::numeric_gradient_at;
 use vitmae_testing::reference::activation::Activation;
-use vitmae_testing::reference::loss::Target;
+use vitmae_testing::reference::loss::{self, Target};
 use vitmae_testing::reference::masking;
 use vitmae_testing::reference::model::{Config, Parameters, Stack, pretraining};
 use vitmae_testing::reference::patches;
@@ -17,7 +18,7 @@ use super::tiny;
 const SAMPLES: usize = 12;
 
 /// The reference's view of a configuration.
-fn reference(config: &VitMaeConfig) -> Config {
+fn reference(config: &VitMaeConfig, distance: Distance) -> Config {
     Config {
         images: patches::Shape {
             batch: 0,
@@ -43,10 +44,18 @@ fn reference(config: &VitMaeConfig) -> Config {
         qkv_bias: config.qkv_bias,
         layer_norm_eps: f64::from(config.layer_norm_eps as f32),
         target: if config.norm_pix_loss { Target::Normalised } else { Target::Pixels },
+        distance: match distance {
+            Distance::Squared => loss::Distance::Squared,
+            Distance::Absolute => loss::Distance::Absolute,
+        },
     }
 }
 
 fn check(config: VitMaeConfig) {
+    check_with(config, Distance::Squared);
+}
+
+fn check_with(config: VitMaeConfig, distance: Distance) {
     let (batch, mut draws) = (3, Draws::new(11));
     let pixels = tiny::pixels(&config, batch, &mut draws);
     let noise: Vec<f64> = (0..batch * config.num_patches()).map(|_| draws.uniform()).collect();
@@ -60,11 +69,12 @@ fn check(config: VitMaeConfig) {
             param.value.to_vec().unwrap().iter().map(|x| x + 0.1 * draws.vec_f32(1)[0]).collect();
         param.set(&moved).unwrap();
     }
-    let options = TrainOptions::default();
+    let forward = ForwardOptions { distance, ..ForwardOptions::default() };
+    let options = TrainOptions { forward, ..TrainOptions::default() };
     let tensor = tiny::tensor(&config, batch, &pixels);
     let loss = model.forward_backward(&tensor, &masking, &options).unwrap().item().unwrap();
 
-    let (wide, reference) = (widen(&pixels), reference(&config));
+    let (wide, reference) = (widen(&pixels), reference(&config, distance));
     let values: Parameters = model
         .parameters()
         .iter()
@@ -108,6 +118,13 @@ fn with_normalised_targets_another_activation_and_no_qkv_bias() {
         mask_ratio: 0.5,
         ..tiny::config()
     });
+}
+
+#[test]
+fn with_absolute_errors() {
+    for norm_pix_loss in [false, true] {
+        check_with(VitMaeConfig { norm_pix_loss, ..tiny::config() }, Distance::Absolute);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 use vitmae_model::VitMaeConfig;
 use vitmae_trainer::RunConfig;
-use vitmae_trainer::data::{BatchMaker, Prefetch, open_parts};
+use vitmae_trainer::data::{BatchMaker, MaskRatio, Prefetch, open_parts};
 
 use crate::Global;
 
@@ -50,7 +50,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<u8> {
         augmentation: config.augmentation(),
         channels: config.model.num_channels,
         grid: config.model.grid(),
-        masking: (config.model.mask_ratio, config.mask_strategy),
+        masking: (MaskRatio::constant(config.model.mask_ratio), config.mask_strategy),
         seed: config.seed,
         on_bad: config.on_bad_sample,
     };

@@ -1,13 +1,13 @@
-//! Mean squared error over the removed patches.
+//! Mean squared or absolute error over the removed patches.
 
 use vitmae_cpu::loss as cpu;
-pub use vitmae_cpu::loss::Target;
+pub use vitmae_cpu::loss::{Distance, Objective, Target};
 #[cfg(feature = "gpu")]
 use vitmae_kernels::loss as gpu;
 
 use crate::{Tensor, TensorError};
 
-/// `Σ_{b,l} mask[b,l] · mean_m (pred − target)² / Σ mask`; NaN when nothing is removed.
+/// `Σ_{b,l} mask[b,l] · mean_m d(pred − target) / Σ mask`, d(e) = e² or |e|; NaN when nothing is removed.
 ///
 /// # Shapes
 /// `pred, patches: [B, L, M]`, `mask: [B, L]`, 1 = removed, 0 = kept → one value, `[]`
@@ -20,17 +20,17 @@ pub fn loss(
     pred: &Tensor,
     patches: &Tensor,
     mask: &Tensor,
-    target: Target,
+    objective: Objective,
 ) -> Result<Tensor, TensorError> {
     check("loss", pred, patches, mask)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = pred.device().client() {
         let loss = Tensor::empty(pred.device(), &[])?;
         let (pred, patches, mask) = (pred.array(), patches.array(), mask.array());
-        gpu::forward(client, pred, patches, mask, of_kernels(target), loss.array());
+        gpu::forward(client, pred, patches, mask, of_kernels(objective), loss.array());
         return Ok(loss);
     }
-    let loss = cpu::forward(pred.as_slice(), patches.as_slice(), mask.as_slice(), target);
+    let loss = cpu::forward(pred.as_slice(), patches.as_slice(), mask.as_slice(), objective);
     Tensor::from_slice(pred.device(), &[], &[loss])
 }
 
@@ -42,7 +42,7 @@ pub fn loss_backward(
     pred: &Tensor,
     patches: &Tensor,
     mask: &Tensor,
-    target: Target,
+    objective: Objective,
     scale: f32,
 ) -> Result<Tensor, TensorError> {
     check("loss_backward", pred, patches, mask)?;
@@ -50,12 +50,12 @@ pub fn loss_backward(
     if let Some(client) = pred.device().client() {
         let dpred = Tensor::empty(pred.device(), pred.shape())?;
         let (pred, patches, mask) = (pred.array(), patches.array(), mask.array());
-        gpu::backward(client, pred, patches, mask, of_kernels(target), scale, dpred.array());
+        gpu::backward(client, pred, patches, mask, of_kernels(objective), scale, dpred.array());
         return Ok(dpred);
     }
     Tensor::written(pred.device(), pred.shape(), |dpred| {
         let (pred, patches, mask) = (pred.as_slice(), patches.as_slice(), mask.as_slice());
-        cpu::backward(pred, patches, mask, target, scale, dpred);
+        cpu::backward(pred, patches, mask, objective, scale, dpred);
     })
 }
 
@@ -69,7 +69,7 @@ pub fn normalise_targets(patches: &Tensor, target: Target) -> Result<Tensor, Ten
     #[cfg(feature = "gpu")]
     if let Some(client) = patches.device().client() {
         let out = Tensor::empty(patches.device(), patches.shape())?;
-        let target = of_kernels(target);
+        let target = target_of_kernels(target);
         gpu::normalise_targets(client, patches.array(), patch_dim, target, out.array());
         return Ok(out);
     }
@@ -91,7 +91,16 @@ fn check(
 }
 
 #[cfg(feature = "gpu")]
-fn of_kernels(target: Target) -> gpu::Target {
+fn of_kernels(Objective { target, distance }: Objective) -> gpu::Objective {
+    let distance = match distance {
+        Distance::Squared => gpu::Distance::Squared,
+        Distance::Absolute => gpu::Distance::Absolute,
+    };
+    gpu::Objective { target: target_of_kernels(target), distance }
+}
+
+#[cfg(feature = "gpu")]
+fn target_of_kernels(target: Target) -> gpu::Target {
     match target {
         Target::Pixels => gpu::Target::Pixels,
         Target::Normalised => gpu::Target::Normalised,

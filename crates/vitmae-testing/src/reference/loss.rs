@@ -17,6 +17,15 @@ pub enum Target {
     NormalisedPopulation,
 }
 
+/// How the prediction is compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distance {
+    /// The square of the difference.
+    Squared,
+    /// Its absolute value.
+    Absolute,
+}
+
 /// The target rows for `patches: [B·L, M]`, M values a patch.
 pub fn targets(patches: &[f64], patch_dim: usize, target: Target) -> Vec<f64> {
     let divisor = match target {
@@ -34,26 +43,45 @@ pub fn targets(patches: &[f64], patch_dim: usize, target: Target) -> Vec<f64> {
 }
 
 /// The loss of `pred` against `patches`, both `[B·L, M]`, for `mask: [B·L]`.
-pub fn forward(pred: &[f64], patches: &[f64], mask: &[f64], target: Target) -> f64 {
+pub fn forward(
+    pred: &[f64],
+    patches: &[f64],
+    mask: &[f64],
+    (target, distance): (Target, Distance),
+) -> f64 {
     let patch_dim = pred.len() / mask.len();
     assert_eq!(pred.len(), patches.len(), "patches");
     let wanted = targets(patches, patch_dim, target);
     let mut sum = 0.0;
     for (row, removed) in mask.iter().enumerate() {
         let of_row = row * patch_dim..(row + 1) * patch_dim;
-        let squares: f64 = of_row.map(|i| (pred[i] - wanted[i]).powi(2)).sum();
-        sum += removed * squares / patch_dim as f64;
+        let of_value = |error: f64| match distance {
+            Distance::Squared => error * error,
+            Distance::Absolute => error.abs(),
+        };
+        let errors: f64 = of_row.map(|i| of_value(pred[i] - wanted[i])).sum();
+        sum += removed * errors / patch_dim as f64;
     }
     sum / mask.iter().sum::<f64>()
 }
 
-/// `dpred: [B·L, M]` of [`forward`]: `2·mask·(pred − target) / (M·Σ mask)`.
-pub fn backward(pred: &[f64], patches: &[f64], mask: &[f64], target: Target) -> Vec<f64> {
+/// `dpred: [B·L, M]` of [`forward`]: `mask · d′(pred − target) / (M·Σ mask)`, d′(e) = 2·e or the sign of e, 0 for 0.
+pub fn backward(
+    pred: &[f64],
+    patches: &[f64],
+    mask: &[f64],
+    (target, distance): (Target, Distance),
+) -> Vec<f64> {
     let patch_dim = pred.len() / mask.len();
     let wanted = targets(patches, patch_dim, target);
     let removed: f64 = mask.iter().sum();
+    let slope = |error: f64| match distance {
+        Distance::Squared => 2.0 * error,
+        Distance::Absolute if error == 0.0 => 0.0,
+        Distance::Absolute => error.signum(),
+    };
     (0..pred.len())
-        .map(|i| 2.0 * mask[i / patch_dim] * (pred[i] - wanted[i]) / (patch_dim as f64 * removed))
+        .map(|i| mask[i / patch_dim] * slope(pred[i] - wanted[i]) / (patch_dim as f64 * removed))
         .collect()
 }
 
@@ -67,14 +95,17 @@ mod tests {
     #[test]
     fn two_patches_by_hand() {
         let (pred, patches) = ([1.0, 2.0, 3.0, 5.0], [0.0, 0.0, 1.0, 2.0]);
-        let loss = |mask: [f64; 2]| forward(&pred, &patches, &mask, Target::Pixels);
-        assert_close(
-            "loss",
-            &[loss([1.0, 0.0]), loss([0.0, 1.0]), loss([1.0, 1.0])],
-            &[2.5, 6.5, 4.5],
-            Tolerance::EXACT,
-        );
-        assert!(loss([0.0, 0.0]).is_nan());
+        for (distance, expected) in
+            [(Distance::Squared, [2.5, 6.5, 4.5]), (Distance::Absolute, [1.5, 2.5, 2.0])]
+        {
+            let loss = |mask: [f64; 2]| forward(&pred, &patches, &mask, (Target::Pixels, distance));
+            let found = [loss([1.0, 0.0]), loss([0.0, 1.0]), loss([1.0, 1.0])];
+            assert_close("loss", &found, &expected, Tolerance::EXACT);
+            assert!(loss([0.0, 0.0]).is_nan());
+        }
+        let slopes =
+            backward(&[1.0, 2.0], &[1.0, 9.0], &[1.0], (Target::Pixels, Distance::Absolute));
+        assert_close("dpred", &slopes, &[0.0, -0.5], Tolerance::EXACT);
     }
 
     #[test]
@@ -101,9 +132,12 @@ mod tests {
             mask[draws.integer(0..=rows - 1)] = 1.0;
             let target =
                 [Target::Pixels, Target::Normalised, Target::NormalisedPopulation][round % 3];
-            let objective = |pred: &[f64]| forward(pred, &patches, &mask, target);
-            let dpred = backward(&pred, &patches, &mask, target);
-            assert_gradient("dpred", objective, &pred, &dpred);
+            for distance in [Distance::Squared, Distance::Absolute] {
+                let kind = (target, distance);
+                let objective = |pred: &[f64]| forward(pred, &patches, &mask, kind);
+                let dpred = backward(&pred, &patches, &mask, kind);
+                assert_gradient("dpred", objective, &pred, &dpred);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::activation::Activation;
 use super::linear::{self, Epilogue};
-use super::loss::{self, Target};
+use super::loss::{self, Distance, Target};
 use super::masking::Masking;
 use super::{attention, decoder_assembly, encoder_assembly, layer_norm, patches, reduce};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub layer_norm_eps: f64,
     /// What the prediction is compared with.
     pub target: Target,
+    /// How.
+    pub distance: Distance,
 }
 
 /// Values by name.
@@ -156,7 +158,7 @@ pub fn pretraining(config: &Config, p: &Parameters, pixels: &[f64], masking: &Ma
         .flat_map(|image| image[images.patch_dim()..].to_vec())
         .collect();
     let patches = patches::patchify(pixels, images);
-    let loss = loss::forward(&logits, &patches, &masking.mask, config.target);
+    let loss = loss::forward(&logits, &patches, &masking.mask, (config.target, config.distance));
     Output { loss, logits, encoder, decoder_hidden_states, decoder_attentions }
 }
 

@@ -8,7 +8,7 @@ use vitmae_image::{
     horizontal_flip, random_resized_crop,
 };
 
-use super::{BadSample, Dataset, MaskStrategy, OnBadSample, Permutation};
+use super::{BadSample, Dataset, MaskRatio, MaskStrategy, OnBadSample, Permutation};
 use crate::TrainerError;
 
 /// Substitutes tried for one bad image before giving up.
@@ -140,6 +140,8 @@ pub struct Batch {
     pub samples: Vec<u64>,
     /// `[B, C, H, W]`, B = `samples.len()`.
     pub pixels: Vec<f32>,
+    /// The share of patches to remove.
+    pub mask_ratio: f64,
     /// Masking noise `[B, L]`, as [`MaskStrategy::noise`] gives it.
     pub noise: Vec<f64>,
     /// Images that could not be used.
@@ -159,7 +161,7 @@ pub struct BatchMaker {
     /// Rows and columns of patches.
     pub grid: (usize, usize),
     /// The share of them that is removed, and how.
-    pub masking: (f64, MaskStrategy),
+    pub masking: (MaskRatio, MaskStrategy),
     /// The run's seed.
     pub seed: u64,
     /// What to do about a bad image.
@@ -175,9 +177,13 @@ impl BatchMaker {
     pub fn make(&self, number: u64) -> Result<Batch, TrainerError> {
         let (epoch, first) = self.plan.place(number);
         let order = Permutation::new(self.plan.images, self.seed, epoch);
+        let (ratios, strategy) = self.masking;
+        // The same for all batches of an update, so for all processes too.
+        let mask_ratio = ratios.at(number / self.plan.batches_per_update().max(1));
         let mut batch = Batch {
             number,
             epoch,
+            mask_ratio,
             samples: Vec::new(),
             pixels: Vec::new(),
             noise: Vec::new(),
@@ -192,8 +198,7 @@ impl BatchMaker {
             batch.pixels.extend(pixels);
             // Noise goes by the place's own sample, so that a substitute gets a mask of its own.
             let noise = Stream::new(self.seed, "mask", epoch, sample);
-            let (ratio, strategy) = self.masking;
-            batch.noise.extend(strategy.noise(self.grid, ratio, &noise));
+            batch.noise.extend(strategy.noise(self.grid, mask_ratio, &noise));
         }
         if batch.samples.is_empty() {
             let (sample, tried) = (order.get(first), batch.bad.len() as u64);

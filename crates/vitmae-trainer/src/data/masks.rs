@@ -19,6 +19,34 @@ pub enum MaskStrategy {
     Grid,
 }
 
+/// The share of patches that a run removes: from `first` in update 0 along a line to `last` in its last update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskRatio {
+    /// Of the first update.
+    pub first: f64,
+    /// Of the last update.
+    pub last: f64,
+    /// Updates of the run.
+    pub updates: u64,
+}
+
+impl MaskRatio {
+    /// The same for all updates.
+    pub fn constant(ratio: f64) -> MaskRatio {
+        MaskRatio { first: ratio, last: ratio, updates: 1 }
+    }
+
+    /// The ratio of an update, counted from 0; behind the last it stays.
+    pub fn at(self, update: u64) -> f64 {
+        let last = self.updates.saturating_sub(1);
+        match update {
+            0 => self.first,
+            update if update >= last => self.last,
+            update => self.first + (self.last - self.first) * update as f64 / last as f64,
+        }
+    }
+}
+
 /// Tries at a rectangle that fits before the rest is removed independently.
 const TRIES: usize = 10;
 
@@ -111,6 +139,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_ratio_goes_along_a_line_and_stays_at_its_end() {
+        let ratio = MaskRatio { first: 0.9, last: 0.5, updates: 5 };
+        let found: Vec<f64> = (0..7).map(|update| ratio.at(update)).collect();
+        let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-15);
+        assert!(near(&found, &[0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5]), "{found:?}");
+        assert_eq!((found[0], found[4]), (0.9, 0.5));
+        assert!((0..9).all(|update| MaskRatio::constant(0.75).at(update) == 0.75));
+        assert_eq!(MaskRatio { updates: 1, ..ratio }.at(0), 0.9);
     }
 
     #[test]

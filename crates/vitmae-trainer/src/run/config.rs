@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use vitmae_image::{Filter, PerChannel, RandAugment, RandomResizedCrop, Size, VitImageProcessor};
 use vitmae_model::VitMaeConfig;
-use vitmae_tensor::ops::Precision;
+use vitmae_tensor::ops::{Distance, Precision};
 
-use crate::data::{Augmentation, BatchPlan, Dataset, MaskStrategy, OnBadSample};
+use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
 use crate::{AdamWOptions, NanPolicy, Team, TrainerError};
 
@@ -50,6 +50,10 @@ pub struct RunConfig {
     pub rand_augment: Option<RandAugment>,
     /// How the removed patches of a training image lie to each other; evaluation always removes at random.
     pub mask_strategy: MaskStrategy,
+    /// How predictions of removed patches are compared with their targets, in training and evaluation.
+    pub distance: Distance,
+    /// The share of removed patches in the last update, which the model's own changes to along a line; by default it stays.
+    pub mask_ratio_end: Option<f64>,
     /// Of the matrix products; everything else is f32.
     pub precision: Precision,
     /// Whether blocks run forward again in the backward pass to save memory; it changes no result.
@@ -94,6 +98,8 @@ pub struct RunConfig {
     pub keep_last: usize,
     /// Epochs between evaluations.
     pub evaluate_every_epochs: u64,
+    /// Epochs between pictures of reconstructions in `sheets` of the output folder, if any; they change nothing else.
+    pub sheet_every_epochs: Option<u64>,
     /// Most updates that a GPU makes before their losses are read back; each look waits for the device.
     pub sync_every: usize,
     /// Where to begin.
@@ -133,6 +139,8 @@ impl RunConfig {
             flip: true,
             rand_augment: None,
             mask_strategy: MaskStrategy::Random,
+            mask_ratio_end: None,
+            distance: Distance::Squared,
             precision: Precision::F32,
             recompute: false,
             batch_size: 64,
@@ -155,6 +163,7 @@ impl RunConfig {
             save_every_steps: None,
             keep_last: 3,
             evaluate_every_epochs: 1,
+            sheet_every_epochs: None,
             sync_every: 10,
             resume: Resume::Auto,
             override_settings: false,
@@ -168,19 +177,23 @@ impl RunConfig {
     /// [`TrainerError::Setting`] naming the first that is outside its range.
     pub fn validate(&self) -> Result<(), TrainerError> {
         self.model.validate().map_err(vitmae_weights::WeightsError::from)?;
-        let at_least_one: [(&'static str, u64); 6] = [
+        let at_least_one: [(&'static str, u64); 7] = [
             ("batch_size", self.batch_size as u64),
             ("accum_iter", self.accumulation as u64),
             ("epochs", self.epochs),
             ("save_every", self.save_every_steps.unwrap_or(self.save_every_epochs)),
             ("eval_every", self.evaluate_every_epochs),
+            ("sheet_every", self.sheet_every_epochs.unwrap_or(1)),
             ("sync_every", self.sync_every as u64),
         ];
         for (key, value) in at_least_one {
             range(key, value as f64, "at least 1", |value| value >= 1.0)?;
         }
         let ratio = self.model.mask_ratio;
-        range("mask_ratio", ratio, "above 0 and below 1", |ratio| ratio > 0.0 && ratio < 1.0)?;
+        let end = self.mask_ratio_end.unwrap_or(ratio);
+        for (key, ratio) in [("mask_ratio", ratio), ("mask_ratio_end", end)] {
+            range(key, ratio, "above 0 and below 1", |ratio| ratio > 0.0 && ratio < 1.0)?;
+        }
         let rates = [("lr", self.peak_lr()), ("min_lr", self.min_lr), ("eps", self.adamw.eps)];
         let others =
             [("warmup_epochs", self.warmup_epochs), ("weight_decay", self.adamw.weight_decay)];
@@ -221,6 +234,13 @@ impl RunConfig {
             warmup: self.warmup_epochs,
             total: self.epochs as f64,
         }
+    }
+
+    /// The share of removed patches over the updates of a run whose batches follow `plan`.
+    pub fn mask_ratio(&self, plan: BatchPlan) -> MaskRatio {
+        let first = self.model.mask_ratio;
+        let updates = self.epochs * plan.updates_per_epoch();
+        MaskRatio { first, last: self.mask_ratio_end.unwrap_or(first), updates }
     }
 
     /// How batches of `images` images follow one another.
@@ -275,6 +295,12 @@ impl RunConfig {
         // Checkpoints from before there was a choice have no such key.
         if self.mask_strategy != MaskStrategy::Random {
             identity["masking"] = format!("{:?}", self.mask_strategy).to_lowercase().into();
+        }
+        if self.distance == Distance::Absolute {
+            identity["loss"] = "l1".into();
+        }
+        if let Some(end) = self.mask_ratio_end {
+            identity["mask_ratio_end"] = end.into();
         }
         // Nor have those of one process a number of them.
         if self.team.size() > 1 {
@@ -350,7 +376,7 @@ mod tests {
         let good = RunConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
         type Break = fn(&mut RunConfig);
-        let cases: [(Break, &str); 10] = [
+        let cases: [(Break, &str); 12] = [
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
             (|c| c.clip_grad = Some(0.0), "`clip_grad` is 0, expected above 0"),
@@ -359,6 +385,11 @@ mod tests {
             (|c| c.crop_scale = (0.5, 0.4), "`crop_scale` is 0.4, expected from its start to 1"),
             (|c| c.max_bad_fraction = 2.0, "`max_bad_fraction` is 2, expected from 0 to 1"),
             (|c| c.model.mask_ratio = 0.0, "`mask_ratio` is 0, expected above 0 and below 1"),
+            (
+                |c| c.mask_ratio_end = Some(1.0),
+                "`mask_ratio_end` is 1, expected above 0 and below 1",
+            ),
+            (|c| c.sheet_every_epochs = Some(0), "`sheet_every` is 0, expected at least 1"),
             (
                 |c| {
                     c.rand_augment = "rand-m9-inc1".parse().ok();

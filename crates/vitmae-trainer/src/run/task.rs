@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use vitmae_image::Image;
 use vitmae_tensor::{Device, Tensor};
 
 use super::RunConfig;
@@ -47,6 +48,15 @@ pub(crate) trait Task {
         model: &Self::Model,
         dataset: &dyn Dataset,
     ) -> Result<Evaluation, TrainerError>;
+    /// Draws what the model makes of some images, for a model that makes pictures.
+    fn sheet(
+        &self,
+        _run: &RunConfig,
+        _model: &Self::Model,
+        _images: &dyn Dataset,
+    ) -> Result<Option<Image>, TrainerError> {
+        Ok(None)
+    }
     /// Settings of its own that decide the result; none by default.
     fn identity(&self) -> Option<Value> {
         None

@@ -141,10 +141,15 @@ impl<T: Task> Run<'_, T> {
         self.progress.epoch_loss += loss;
         self.progress.epoch_updates += 1;
         self.last_loss = Some(loss);
-        self.write_log(&json!({
+        let mut line = json!({
             "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
             "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-        }))?;
+        });
+        if let (Some(_), Some(batch)) = (self.config.mask_ratio_end, update.batches.first()) {
+            let number = batch / self.plan.batches_per_update().max(1);
+            line["mask_ratio"] = self.config.mask_ratio(self.plan).at(number).into();
+        }
+        self.write_log(&line)?;
         let total_steps = self.total_steps();
         on_event(Event::Step(Step {
             step,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 
-use vitmae_trainer::data::{BatchMaker, OnBadSample, Prefetch};
+use vitmae_trainer::data::{BatchMaker, MaskRatio, MaskStrategy, OnBadSample, Prefetch};
 use vitmae_trainer::{Datasets, Event, Failure, RunConfig, TrainerError};
 
 use crate::tiny::{Waves, config, run_watched};
@@ -18,7 +18,7 @@ fn maker(count: usize, broken: &[usize], on_bad: OnBadSample) -> Arc<BatchMaker>
         augmentation: config.augmentation(),
         channels: 3,
         grid: (4, 4),
-        masking: (0.75, vitmae_trainer::data::MaskStrategy::Random),
+        masking: (MaskRatio::constant(0.75), MaskStrategy::Random),
         seed: 3,
         on_bad,
     })

@@ -82,6 +82,48 @@ fn another_way_of_masking_is_another_run() {
 }
 
 #[test]
+fn a_changing_mask_ratio_goes_on_where_it_was() {
+    let [whole, parts, plain] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let changing =
+        |folder: &std::path::Path| RunConfig { mask_ratio_end: Some(0.35), ..config(folder) };
+    let expected = run(&changing(whole.path()), None);
+    assert_eq!(run(&changing(parts.path()), Some(5)).step, 5);
+    let found = run(&changing(parts.path()), None);
+    assert_eq!(bits(&found.model), bits(&expected.model));
+    assert_ne!(bits(&run(&config(plain.path()), None).model), bits(&expected.model));
+    let log = fs::read_to_string(whole.path().join("log.txt")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let ratios: Vec<_> = lines.filter_map(|line| line["mask_ratio"].as_f64()).collect();
+    assert_eq!(ratios.len(), 9);
+    for (update, ratio) in ratios.into_iter().enumerate() {
+        assert!((ratio - (0.75 - 0.05 * update as f64)).abs() < 1e-12, "{update}: {ratio}");
+    }
+    assert!(!fs::read_to_string(plain.path().join("log.txt")).unwrap().contains("mask_ratio\""));
+    let other = RunConfig { mask_ratio_end: Some(0.4), ..config(whole.path()) };
+    let error = crate::tiny::run_watched(&other, &crate::tiny::data(), None, &mut |_| {});
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains("`mask_ratio_end` 0.35, now 0.4"), "{message}");
+}
+
+#[test]
+fn absolute_errors_are_another_run_with_another_evaluation() {
+    use vitmae_tensor::ops::Distance;
+    let [squared, absolute] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let expected = run(&config(squared.path()), None);
+    let config = RunConfig { distance: Distance::Absolute, ..config(absolute.path()) };
+    assert_eq!(run(&config, Some(4)).step, 4);
+    let other = RunConfig { distance: Distance::Squared, ..config.clone() };
+    let error = crate::tiny::run_watched(&other, &crate::tiny::data(), None, &mut |_| {});
+    let message = error.err().unwrap().to_string();
+    assert!(message.contains("`loss` \"l1\", now null"), "{message}");
+    let found = run(&config, None);
+    assert_ne!(bits(&found.model), bits(&expected.model));
+    // The mean of absolute values is at most the root of that of squares.
+    let [l1, mse] = [&found, &expected].map(|summary| summary.evaluation.unwrap().loss);
+    assert!((l1 - mse).abs() > 0.01 && l1 < (2.0 * mse).sqrt(), "{l1} {mse}");
+}
+
+#[test]
 fn threads_and_workers_change_no_bit() {
     let mut all = Vec::new();
     for (threads, workers) in [(1, 1), (2, 2), (3, 3), (8, 1), (1, 5)] {

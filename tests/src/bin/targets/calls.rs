@@ -285,8 +285,11 @@ fn call_loss(desk: &Desk) {
     let targets =
         [loss::Target::Pixels, loss::Target::Normalised, loss::Target::NormalisedPopulation];
     for target in targets {
-        loss::forward(client, &pred, &patches, &mask, target, &desk.f32(1));
-        loss::backward(client, &pred, &patches, &mask, target, 1.0, &dpred);
+        for distance in [loss::Distance::Squared, loss::Distance::Absolute] {
+            let objective = loss::Objective { target, distance };
+            loss::forward(client, &pred, &patches, &mask, objective, &desk.f32(1));
+            loss::backward(client, &pred, &patches, &mask, objective, 1.0, &dpred);
+        }
         loss::normalise_targets(client, &patches, P, target, &desk.f32(B * L * P));
     }
 }

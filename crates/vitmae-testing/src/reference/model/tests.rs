@@ -21,6 +21,7 @@ fn config() -> Config {
         qkv_bias: true,
         layer_norm_eps: 1e-6,
         target: Target::Normalised,
+        distance: Distance::Squared,
     }
 }
 
@@ -107,7 +108,8 @@ fn the_gradient_of_the_last_layer_follows_from_that_of_the_loss() {
     let out = pretraining(&config, &p, &pixels, &masking);
     let images = patches::Shape { batch: 2, ..config.images };
     let patches = patches::patchify(&pixels, images);
-    let dlogits = loss::backward(&out.logits, &patches, &masking.mask, config.target);
+    let dlogits =
+        loss::backward(&out.logits, &patches, &masking.mask, (config.target, config.distance));
     let name = "decoder.prediction.bias";
     let objective = |bias: &[f64]| {
         let mut p = p.clone();
