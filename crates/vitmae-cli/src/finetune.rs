@@ -138,6 +138,8 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
             "loss": summary.last_loss,
             "val_loss": summary.evaluation.map(|found| found.loss),
             "val_accuracy": accuracy,
+            "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
+            "val_accuracy_ema": summary.ema_evaluation.and_then(|found| found.accuracy),
             "stopped": summary.stopped,
         });
         println!("{result}");

@@ -123,6 +123,7 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
             "step": summary.step,
             "loss": summary.last_loss,
             "val_loss": summary.evaluation.map(|found| found.loss),
+            "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
             "stopped": summary.stopped,
         });
         println!("{result}");

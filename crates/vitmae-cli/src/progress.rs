@@ -91,6 +91,11 @@ impl Progress {
                     "warning: no picture of reconstructions of epoch {epoch}: {error}"
                 ));
             }
+            Event::EmaEvaluated { step, loss, accuracy, .. } => {
+                let found = accuracy.map(|share| format!(", {:.2} % right", 100.0 * share));
+                let found = found.unwrap_or_default();
+                self.line(&format!("step {step}: averaged weights: loss {loss:.5}{found}"));
+            }
             Event::Saved { folder, step } => {
                 self.line(&format!("step {step}: saved `{}`", folder.display()));
             }

@@ -60,6 +60,12 @@ pub struct RunArgs {
     /// Scale gradients down to this global norm [default: never]
     #[arg(long, alias = "max-grad-norm", value_name = "NORM")]
     clip_grad: Option<f64>,
+    /// Keep an average of the weights, judged beside them and saved in `ema` inside each checkpoint
+    #[arg(long)]
+    model_ema: bool,
+    /// Share of the average that an update keeps
+    #[arg(long, value_name = "DECAY", default_value_t = 0.9999)]
+    model_ema_decay: f64,
     /// What to do about an update whose loss or gradient is not finite
     #[arg(long, value_enum, default_value_t = NanName::Stop)]
     nan_policy: NanName,
@@ -217,6 +223,7 @@ impl RunArgs {
             NanName::Skip => NanPolicy::Skip,
             NanName::Rollback => NanPolicy::Rollback,
         };
+        run.model_ema = self.model_ema.then_some(self.model_ema_decay);
         run.flip = !self.no_flip;
         (run.seed, run.workers) = (self.seed, self.workers);
         run.on_bad_sample = match self.on_bad_sample {

@@ -5,6 +5,7 @@
 //! | `config.json`, `model.safetensors` | the model |
 //! | `preprocessor_config.json` | how images become pixels |
 //! | `optimizer.safetensors` | AdamW's moments, `exp_avg.NAME` and `exp_avg_sq.NAME` |
+//! | `ema/` | a model folder with the average of the weights, where one is kept |
 //! | `state.json` | step, running loss of the epoch, run, settings |
 //! | `MANIFEST.json` | written last: size and SHA-256 of every other file |
 //!
@@ -19,6 +20,6 @@ mod store;
 pub use flaw::Flaw;
 pub use manifest::{FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest};
 pub(crate) use manifest::{hex, text_hash};
-pub use state::{OPTIMIZER_FILE, Progress, STATE_FILE, Snapshot, restore};
+pub use state::{EMA_FOLDER, OPTIMIZER_FILE, Progress, STATE_FILE, Snapshot, restore};
 pub(crate) use store::folder_name;
 pub use store::{CheckpointStore, Found, Skipped, newest, open};

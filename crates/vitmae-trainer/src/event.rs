@@ -87,6 +87,17 @@ pub enum Event<'a> {
         /// Why.
         error: &'a TrainerError,
     },
+    /// The same of the average of the weights, where one is kept.
+    EmaEvaluated {
+        /// Updates made.
+        step: u64,
+        /// Mean loss.
+        loss: f64,
+        /// Share of images whose class was found, for a classifier.
+        accuracy: Option<f64>,
+        /// Images.
+        images: u64,
+    },
     /// Warning: an image cannot be used.
     BadSample(&'a BadSample),
     /// A checkpoint is on the disk.

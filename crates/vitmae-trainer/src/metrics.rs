@@ -4,8 +4,8 @@
 //! `train_lr`, `epoch`); `step`, `evaluation` and `resume` lines add what it lacks. A resumed run appends: after a `resume`
 //! line, the last line of a step counts.
 //!
-//! Event files have the curves `train_loss`, `lr`, `gradient_norm`, `val_loss` and `val_accuracy` over thousandths of epochs, as
-//! the original's, so that runs with other batches can be compared.
+//! Event files have the curves `train_loss`, `lr`, `gradient_norm`, `val_loss` and `val_accuracy`, with `_ema` behind them those of averaged
+//! weights, over thousandths of epochs, as the original's, so that runs with other batches can be compared.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -56,7 +56,12 @@ impl MetricsLog {
             Some("step") => {
                 &[("loss", "train_loss"), ("lr", "lr"), ("gradient_norm", "gradient_norm")]
             }
-            Some("evaluation") => &[("val_loss", "val_loss"), ("val_accuracy", "val_accuracy")],
+            Some("evaluation") => &[
+                ("val_loss", "val_loss"),
+                ("val_accuracy", "val_accuracy"),
+                ("val_loss_ema", "val_loss_ema"),
+                ("val_accuracy_ema", "val_accuracy_ema"),
+            ],
             _ => return Ok(()),
         };
         let values: Vec<(&str, f64)> =

@@ -22,8 +22,9 @@ use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
 use crate::reconstruction::sheets;
 use crate::spikes::Spikes;
-use crate::{Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
+use crate::{Ema, Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
 
+pub(crate) use config::MODEL_EMA;
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
 pub use nan_policy::NanPolicy;
 use nan_policy::RolledBack;
@@ -52,6 +53,8 @@ pub struct Summary<M = vitmae_model::VitMaeForPreTraining> {
     pub last_loss: Option<f64>,
     /// The last evaluation.
     pub evaluation: Option<Evaluation>,
+    /// That of the average of weights, if one is kept.
+    pub ema_evaluation: Option<Evaluation>,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
     /// The reason of the [`StopFlag`], if it ended the run early.
@@ -114,6 +117,7 @@ struct Run<'a, T: Task> {
     spikes: Spikes,
     last_loss: Option<f64>,
     evaluation: Option<Evaluation>,
+    ema_evaluation: Option<Evaluation>,
     resumed_from: Option<PathBuf>,
 }
 
@@ -143,7 +147,7 @@ impl<'a, T: Task> Run<'a, T> {
                 (state, Progress::new(new_run_name(), identity.clone()))
             }
         };
-        equip(&mut state, task, config);
+        equip(&mut state, task, config)?;
         if let Some(folder) = &resume {
             let differences = config::differences(&progress.identity, &identity);
             if !differences.is_empty() && !config.override_settings {
@@ -181,6 +185,7 @@ impl<'a, T: Task> Run<'a, T> {
             spikes: Spikes::default(),
             last_loss: None,
             evaluation: None,
+            ema_evaluation: None,
             resumed_from: resume,
         };
         run.state.compare()?;
@@ -262,6 +267,7 @@ impl<'a, T: Task> Run<'a, T> {
             step,
             last_loss: self.last_loss,
             evaluation: self.evaluation,
+            ema_evaluation: self.ema_evaluation,
             checkpoint,
             stopped: stopped.filter(|_| step < self.total_steps()),
         })
@@ -297,8 +303,19 @@ impl<'a, T: Task> Run<'a, T> {
             if let Some(accuracy) = accuracy {
                 line["val_accuracy"] = accuracy.into();
             }
+            let images = dataset.len() as u64;
+            on_event(Event::Evaluated { step, loss, accuracy, images });
+            if let Some(ema) = &self.state.ema {
+                let found = self.task.evaluate(self.config, &ema.model, dataset.as_ref())?;
+                self.ema_evaluation = Some(found);
+                let Evaluation { loss, accuracy } = found;
+                line["val_loss_ema"] = loss.into();
+                if let Some(accuracy) = accuracy {
+                    line["val_accuracy_ema"] = accuracy.into();
+                }
+                on_event(Event::EmaEvaluated { step, loss, accuracy, images });
+            }
             self.write_log(&line)?;
-            on_event(Event::Evaluated { step, loss, accuracy, images: dataset.len() as u64 });
         }
         Ok(())
     }
@@ -358,13 +375,25 @@ impl<'a, T: Task> Run<'a, T> {
 }
 
 /// Gives a state what its checkpoint does not hold.
-fn equip<T: Task>(state: &mut TrainState<T::Model>, task: &T, config: &RunConfig) {
+fn equip<T: Task>(
+    state: &mut TrainState<T::Model>,
+    task: &T,
+    config: &RunConfig,
+) -> Result<(), TrainerError> {
     state.model.set_precision(config.precision);
     state.recompute = config.recompute;
     state.drop_path = task.drop_path();
     state.distance = config.distance;
     state.sums = GradientSums::new(config.team.clone());
     state.forgets = config.nan_policy == NanPolicy::Skip;
+    let kept = state.ema.take();
+    if let Some(decay) = config.model_ema {
+        // Without one in the checkpoint, which `--override` allows, it begins here.
+        let mut ema = Ema::new(kept.as_ref().map_or(&state.model, |ema| &ema.model), decay)?;
+        ema.model.set_precision(config.precision);
+        state.ema = Some(ema);
+    }
+    Ok(())
 }
 
 /// A name that no other run has; it decides nothing but which checkpoints rotation may remove.

@@ -14,7 +14,7 @@ use vitmae_tensor::ops::{self, Distance};
 
 use crate::gradient_sums::GradientSums;
 use crate::team::Pending;
-use crate::{AdamW, AdamWOptions, Trainable, TrainerError};
+use crate::{AdamW, AdamWOptions, Ema, Trainable, TrainerError};
 
 /// Model, optimizer and the number of updates made.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct TrainState<M = VitMaeForPreTraining> {
     pub model: M,
     /// The optimizer.
     pub optimizer: AdamW,
+    /// The average of its weights, if one is kept.
+    pub ema: Option<Ema<M>>,
     /// As [`TrainOptions::recompute`].
     pub recompute: bool,
     /// As [`TrainOptions::drop_path`].
@@ -68,6 +70,7 @@ impl<M: Trainable> TrainState<M> {
         Ok(TrainState {
             model,
             optimizer,
+            ema: None,
             recompute: false,
             drop_path: 0.0,
             distance: Distance::Squared,
@@ -107,6 +110,11 @@ impl<M: Trainable> TrainState<M> {
         ops::clip_scale(&gradient_norm, clip, &mut self.scale)?;
         self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
         self.model.zero_grad();
+        if let Some(ema) = &mut self.ema
+            && self.scale.item()? != 0.0
+        {
+            ema.update(&self.model)?;
+        }
         if self.forgets {
             self.scale = Tensor::from_slice(self.model.device(), &[], &[1.0])?;
         }
@@ -132,7 +140,8 @@ impl<M: Trainable> TrainState<M> {
             return Ok(());
         }
         let mut sum = 0;
-        for parameter in self.model.parameters() {
+        let averages = self.ema.iter().flat_map(|ema| ema.model.parameters());
+        for parameter in self.model.parameters().into_iter().chain(averages) {
             for value in parameter.value.to_vec()? {
                 sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
             }

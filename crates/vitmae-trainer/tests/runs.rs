@@ -5,6 +5,8 @@
 #[path = "runs/tiny.rs"]
 mod tiny;
 
+#[path = "runs/averages.rs"]
+mod averages;
 #[path = "runs/checkpoints.rs"]
 mod checkpoints;
 #[path = "runs/data.rs"]

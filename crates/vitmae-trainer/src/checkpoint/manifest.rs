@@ -56,10 +56,11 @@ impl Manifest {
         run: &str,
         config_hash: &str,
     ) -> Result<Manifest, TrainerError> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
-            let entry = entry.map_err(failed("list", folder))?;
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        let mut names = names_in(folder)?;
+        for inner in names.extract_if(.., |name| folder.join(name).is_dir()).collect::<Vec<_>>() {
+            let path = folder.join(&inner);
+            names.extend(names_in(&path)?.into_iter().map(|name| format!("{inner}/{name}")));
+            super::store::sync(&path)?;
         }
         names.sort_unstable();
         let mut files = Vec::new();
@@ -97,7 +98,7 @@ impl Manifest {
         let manifest = Manifest::read(folder)?;
         for entry in &manifest.files {
             let name = entry.name.clone();
-            if name.contains(['/', '\\']) || name == ".." {
+            if !is_inside(&name) {
                 return Err(Flaw::Name { name });
             }
             let path = folder.join(&name);
@@ -140,6 +141,23 @@ impl Manifest {
         }
         Ok(manifest)
     }
+}
+
+/// The names of what lies in a folder.
+fn names_in(folder: &Path) -> Result<Vec<String>, TrainerError> {
+    let entries = fs::read_dir(folder).map_err(failed("list", folder))?;
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.map_err(failed("list", folder))?;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect()
+}
+
+/// Whether a name is that of a file in the checkpoint or in a folder of it.
+fn is_inside(name: &str) -> bool {
+    let mut parts = name.split('/');
+    let plain = |part: &str| ![".", "..", ""].contains(&part) && !part.contains(['\\', ':']);
+    parts.next().is_some_and(plain) && parts.next().is_none_or(plain) && parts.next().is_none()
 }
 
 /// Length and SHA-256 of a file.

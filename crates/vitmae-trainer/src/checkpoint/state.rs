@@ -12,12 +12,15 @@ use vitmae_weights::folder::{PREPROCESSOR_FILE, read_json_text};
 use vitmae_weights::{Dtype, SafetensorsFile, TensorToWrite, save_pretrained, write_safetensors};
 
 use crate::adamw::Moments;
-use crate::{AdamW, AdamWOptions, TrainState, Trainable, TrainerError};
+use crate::run::MODEL_EMA;
+use crate::{AdamW, AdamWOptions, Ema, TrainState, Trainable, TrainerError};
 
 /// The file of the optimizer's moments.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The file of everything else that training needs.
 pub const STATE_FILE: &str = "state.json";
+/// The folder of the averaged model.
+pub const EMA_FOLDER: &str = "ema";
 /// Names of the two moments, as PyTorch has them.
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
@@ -55,6 +58,7 @@ impl Progress {
 /// A copy of a run's state that can be written while training goes on.
 pub struct Snapshot<M = VitMaeForPreTraining> {
     model: M,
+    ema: Option<M>,
     processor: VitImageProcessor,
     moments: Vec<NamedMoments>,
     progress: Progress,
@@ -82,6 +86,7 @@ impl<M: Trainable> Snapshot<M> {
         Snapshot {
             moments: moments.collect(),
             model: state.model.clone(),
+            ema: state.ema.as_ref().map(|ema| ema.model.clone()),
             processor: processor.clone(),
             progress,
         }
@@ -103,6 +108,12 @@ impl<M: Trainable> Snapshot<M> {
         write(&folder.join(STATE_FILE), &format!("{text}\n"))?;
         write(&folder.join(PREPROCESSOR_FILE), &self.processor.to_json())?;
         save_pretrained(&self.model, folder)?;
+        if let Some(ema) = &self.ema {
+            let folder = folder.join(EMA_FOLDER);
+            fs::create_dir(&folder).map_err(failed("create", &folder))?;
+            write(&folder.join(PREPROCESSOR_FILE), &self.processor.to_json())?;
+            save_pretrained(ema, &folder)?;
+        }
         self.write_moments(&folder.join(OPTIMIZER_FILE))
     }
 
@@ -132,7 +143,7 @@ pub fn restore<M: Trainable>(
     folder: &Path,
     device: &Device,
     options: AdamWOptions,
-    load: impl FnOnce(&Path) -> Result<M, TrainerError>,
+    load: impl Fn(&Path) -> Result<M, TrainerError>,
 ) -> Result<(TrainState<M>, Progress), TrainerError> {
     let progress = read_progress(folder)?;
     let model = load(folder)?;
@@ -158,7 +169,11 @@ pub fn restore<M: Trainable>(
         return Err(contents(folder, what, found.to_string(), expected.to_string()));
     }
     optimizer.set_updates(progress.step);
-    Ok((TrainState::resumed(model, optimizer, progress.step)?, progress))
+    let mut state = TrainState::resumed(model, optimizer, progress.step)?;
+    if let Some(decay) = progress.identity[MODEL_EMA].as_f64() {
+        state.ema = Some(Ema { model: load(&folder.join(EMA_FOLDER))?, decay });
+    }
+    Ok((state, progress))
 }
 
 fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {

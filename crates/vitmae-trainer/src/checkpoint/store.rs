@@ -221,7 +221,7 @@ fn step_of(name: &str) -> Option<u64> {
 }
 
 /// Makes the entries of a folder survive a power failure; only Unix offers the call.
-fn sync(folder: &Path) -> Result<(), TrainerError> {
+pub(super) fn sync(folder: &Path) -> Result<(), TrainerError> {
     if cfg!(unix) {
         File::open(folder).and_then(|file| file.sync_all()).map_err(failed("flush", folder))?;
     }

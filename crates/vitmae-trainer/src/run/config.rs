@@ -9,10 +9,12 @@ use vitmae_tensor::ops::{Distance, Precision};
 
 use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
-use crate::{AdamWOptions, NanPolicy, Team, TrainerError};
+use crate::{AdamWOptions, NanPolicy, Team, TrainerError, ema};
 
 /// The number of processes in an identity.
 const PROCESSES: &str = "processes";
+/// The decay of the average of weights in an identity.
+pub(crate) const MODEL_EMA: &str = "model_ema";
 
 /// Mean of ImageNet's colours, the default of the recipe.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -76,6 +78,8 @@ pub struct RunConfig {
     pub adamw: AdamWOptions,
     /// Longest gradient; a longer one is scaled down.
     pub clip_grad: Option<f64>,
+    /// Share of the average of weights that an update keeps; no average if none.
+    pub model_ema: Option<f64>,
     /// What to do about an update whose loss or gradient is not finite.
     pub nan_policy: NanPolicy,
     /// Seed of everything that is drawn.
@@ -152,6 +156,7 @@ impl RunConfig {
             warmup_epochs: 40.0,
             adamw: AdamWOptions::default(),
             clip_grad: None,
+            model_ema: None,
             nan_policy: NanPolicy::Stop,
             seed: 0,
             workers: 2,
@@ -205,6 +210,8 @@ impl RunConfig {
         for beta in self.adamw.betas {
             range("betas", beta, "from 0 to below 1", |beta| (0.0..1.0).contains(&beta))?;
         }
+        let decay = self.model_ema.unwrap_or(0.0);
+        range("model_ema_decay", decay, ema::RANGE, |decay| (0.0..1.0).contains(&decay))?;
         let (low, high) = self.crop_scale;
         range("crop_scale", low, "above 0", |low| low > 0.0)?;
         range("crop_scale", high, "from its start to 1", |high| high >= low && high <= 1.0)?;
@@ -309,6 +316,9 @@ impl RunConfig {
         if let Some(policy) = &self.rand_augment {
             identity["aa"] = policy.to_string().into();
         }
+        if let Some(decay) = self.model_ema {
+            identity[MODEL_EMA] = decay.into();
+        }
         identity
     }
 }
@@ -376,7 +386,8 @@ mod tests {
         let good = RunConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
         type Break = fn(&mut RunConfig);
-        let cases: [(Break, &str); 12] = [
+        let cases: [(Break, &str); 13] = [
+            (|c| c.model_ema = Some(1.0), "`model_ema_decay` is 1, expected from 0 to below 1"),
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),
             (|c| c.clip_grad = Some(0.0), "`clip_grad` is 0, expected above 0"),

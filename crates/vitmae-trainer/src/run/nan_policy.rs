@@ -72,7 +72,7 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<(), TrainerError> {
         let load = |folder: &std::path::Path| self.task.load(folder, &self.device);
         let (mut state, mut progress) = restore(&folder, &self.device, self.config.adamw, load)?;
-        equip(&mut state, self.task, self.config);
+        equip(&mut state, self.task, self.config)?;
         let step = state.step();
         progress.passed_over = self.progress.passed_over + failed - step;
         progress.identity = self.progress.identity.clone();
