@@ -13,7 +13,7 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,sets,augment,parity,parity-later}, conversions.json and onnx.json.
+scripts of tests/generate and replaces tests/fixtures/{images,sets,augment,training,parity,parity-later}, conversions.json and onnx.json.
 Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
@@ -75,6 +75,7 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     Line::new(&python.sets, "-B tests/generate/sets.py").argument(into("sets")).run()?;
     let timm = python.timm.display().to_string();
     python.script("augment.py").environment("PYTHONPATH", timm).argument(into("augment")).run()?;
+    python.script("linear_probe.py").argument(into("training")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
     images.run()?;
     python.script("parity_layouts.py").argument(into("parity")).run()?;
@@ -91,9 +92,16 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
         .argument(into("onnx.json"))
         .run()?;
 
-    for name in
-        ["images", "sets", "augment", "parity", "parity-later", "conversions.json", "onnx.json"]
-    {
+    for name in [
+        "images",
+        "sets",
+        "augment",
+        "training",
+        "parity",
+        "parity-later",
+        "conversions.json",
+        "onnx.json",
+    ] {
         replace(&new.join(name), &fixtures.join(name))?;
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use vitmae_model::Head;
 use vitmae_tensor::Device;
 use vitmae_trainer::data::{Dataset, Parts, open_parts};
 use vitmae_trainer::features::{Pool, features};
@@ -15,6 +16,7 @@ use vitmae_trainer::{Classes, Confusion};
 
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
+use crate::linprobe_lars::{self, LarsArgs, Probed};
 use crate::precision::InferencePrecisionArgs;
 use crate::{Global, model_folder};
 
@@ -34,10 +36,18 @@ pub struct KnnArgs {
 /// Example: vitmae linprobe --model run --data-path digits
 ///
 /// Multinomial logistic regression on standardised features, solved to its minimum, with the regularisation chosen on
-/// a fifth of the training images. It needs no learning rate and gives the same number every time; the original's
-/// probe trains by LARS on augmented images for 90 epochs.
+/// a fifth of the training images. It needs no learning rate and gives the same number every time. `--optimizer lars` is the
+/// original's probe instead: 90 epochs of cropped and mirrored images, and a classifier at the end.
 #[derive(Args, Debug)]
 pub struct LinprobeArgs {
+    /// Settings by the name of a recipe (`vitmae recipes list`) or from a TOML file; other flags win
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: Option<String>,
+    /// How the linear map is found
+    #[arg(long, value_enum, default_value_t = OptimizerName::Lbfgs)]
+    optimizer: OptimizerName,
+    #[command(flatten)]
+    lars: LarsArgs,
     #[command(flatten)]
     set: SetArgs,
 }
@@ -51,12 +61,12 @@ struct SetArgs {
     /// Folder with `train` and `val` (or `test`) inside, each with a folder a class
     #[arg(long, alias = "data_path", value_name = "DIR")]
     data_path: PathBuf,
-    /// Which vector stands for an image
-    #[arg(long, value_enum, default_value_t = PoolName::Mean)]
-    pool: PoolName,
-    /// Images that go through the encoder at once
-    #[arg(long, default_value_t = 16)]
-    batch_size: usize,
+    /// Which vector stands for an image [default: mean; LARS cls]
+    #[arg(long, value_enum)]
+    pool: Option<PoolName>,
+    /// Images that go through the encoder at once [default: 16; LARS 512]
+    #[arg(long)]
+    batch_size: Option<usize>,
     #[command(flatten)]
     precision: InferencePrecisionArgs,
 }
@@ -67,6 +77,14 @@ enum PoolName {
     Cls,
     /// The mean of the patch tokens
     Mean,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OptimizerName {
+    /// Fixed features, to the minimum
+    Lbfgs,
+    /// Augmented images, by LARS, as the original
+    Lars,
 }
 
 /// Features and labels of both parts.
@@ -133,6 +151,13 @@ pub(crate) fn print_confusion(
 
 /// Runs `linprobe`.
 pub fn run_linprobe(args: &LinprobeArgs, global: &Global, device: &Device) -> Result<u8> {
+    if args.optimizer == OptimizerName::Lars {
+        return linprobe_lars::run(&args.lars, args.set.probed()?, global, device);
+    }
+    if args.lars != LarsArgs::default() {
+        let message = "flags of training are given, but L-BFGS on fixed features needs none\nhelp: add `--optimizer lars`";
+        return Err(Usage(message.to_owned()).into());
+    }
     let set = args.set.read(global, device)?;
     let train = Labelled { features: &set.train, labels: &set.classes.labels };
     let test = Labelled { features: &set.test, labels: &set.test_labels };
@@ -154,8 +179,33 @@ pub fn run_linprobe(args: &LinprobeArgs, global: &Global, device: &Device) -> Re
 }
 
 impl SetArgs {
+    /// What the original's probe needs of these.
+    fn probed(&self) -> Result<Probed<'_>> {
+        if self.precision.is_int8() {
+            let message = "`--precision int8` is not for `--optimizer lars`\nhelp: take bf16";
+            return Err(Usage(message.to_owned()).into());
+        }
+        let images = parts(&self.data_path)?;
+        let classes = Classes::of(images.0.as_ref(), &self.data_path)?;
+        let test_labels = classes.same_for(images.1.as_ref(), &self.data_path)?.labels;
+        let head = match self.pool.unwrap_or(PoolName::Cls) {
+            PoolName::Cls => Head::Cls,
+            PoolName::Mean => Head::MeanFcNorm,
+        };
+        Ok(Probed {
+            model: &self.model,
+            images,
+            classes,
+            test_labels,
+            head,
+            batch_size: self.batch_size.unwrap_or(512),
+            precision: self.precision.of_tensors(),
+        })
+    }
+
     fn read(&self, global: &Global, device: &Device) -> Result<Set> {
-        if self.batch_size == 0 {
+        let batch_size = self.batch_size.unwrap_or(16);
+        if batch_size == 0 {
             return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
         }
         let (train_images, test_images) = parts(&self.data_path)?;
@@ -165,7 +215,7 @@ impl SetArgs {
         let mut model = encoder(&folder, device)?;
         self.precision.prepare(&mut model, device)?;
         let processor = model_folder::processor(&folder, &model.config)?;
-        let pool = match self.pool {
+        let pool = match self.pool.unwrap_or(PoolName::Mean) {
             PoolName::Cls => Pool::Cls,
             PoolName::Mean => Pool::Mean,
         };
@@ -179,7 +229,7 @@ impl SetArgs {
                     eprintln!("{what}: {done} of {total} images");
                 }
             };
-            features(&model, images, &processor, pool, self.batch_size, &mut progress)
+            features(&model, images, &processor, pool, batch_size, &mut progress)
         };
         let train = of(train_images.as_ref(), "train")?;
         let test = of(test_images.as_ref(), "test")?;

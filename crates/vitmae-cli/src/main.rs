@@ -23,6 +23,7 @@ mod finetune;
 mod flops;
 mod html;
 mod inspect;
+mod linprobe_lars;
 mod mask_file;
 mod model_folder;
 mod npy;
@@ -85,7 +86,7 @@ enum Command {
     /// Classify labelled images by the nearest neighbours of the encoder's vectors
     Knn(classify::KnnArgs),
     /// Classify labelled images by a linear map of the encoder's vectors
-    Linprobe(classify::LinprobeArgs),
+    Linprobe(Box<classify::LinprobeArgs>),
     /// Train a classifier on a pre-trained encoder
     Finetune(Box<finetune::FinetuneArgs>),
     /// Classify labelled images by a fine-tuned classifier

@@ -1,4 +1,4 @@
-//! Recipes: flags of `pretrain` and `finetune` as a TOML file, by name or by path, and `vitmae recipes`.
+//! Recipes: flags of `pretrain`, `finetune` and `linprobe` as a TOML file, by name or by path, and `vitmae recipes`.
 //!
 //! A recipe's settings are put in front of the flags of the command line, so that these win.
 
@@ -14,7 +14,7 @@ use crate::Global;
 use crate::exit::{BadInput, Usage, hyphenate};
 
 /// The recipes that come with the program.
-const RECIPES: [(&str, &str); 8] = [
+const RECIPES: [(&str, &str); 11] = [
     ("pretrain-small", include_str!("../recipes/pretrain-small.toml")),
     ("pretrain-base", include_str!("../recipes/pretrain-base.toml")),
     ("pretrain-large", include_str!("../recipes/pretrain-large.toml")),
@@ -23,6 +23,9 @@ const RECIPES: [(&str, &str); 8] = [
     ("finetune-base", include_str!("../recipes/finetune-base.toml")),
     ("finetune-large", include_str!("../recipes/finetune-large.toml")),
     ("finetune-huge", include_str!("../recipes/finetune-huge.toml")),
+    ("linprobe-base", include_str!("../recipes/linprobe-base.toml")),
+    ("linprobe-large", include_str!("../recipes/linprobe-large.toml")),
+    ("linprobe-huge", include_str!("../recipes/linprobe-huge.toml")),
 ];
 /// Flags that say which model it is, in place of a recipe's.
 const OTHER_MODELS: [&str; 5] =
@@ -162,9 +165,13 @@ pub fn expand(arguments: Vec<OsString>) -> Result<Vec<OsString>> {
         }
         (None, None) => return Ok(arguments),
     };
-    let commands = ["pretrain", "finetune"].map(|command| Some((is(command)?, command)));
+    let commands =
+        ["pretrain", "finetune", "linprobe"].map(|command| Some((is(command)?, command)));
     let Some((place, command)) = commands.into_iter().flatten().min() else {
-        return Err(Usage("`--recipe` belongs to `pretrain` and `finetune`".to_owned()).into());
+        return Err(Usage(
+            "`--recipe` belongs to `pretrain`, `finetune` and `linprobe`".to_owned(),
+        )
+        .into());
     };
     let wrong = || format!("the recipe `{name}` cannot be used");
     let mut recipe = Recipe::parse(&text_of(&name)?).with_context(wrong)?;
@@ -200,7 +207,8 @@ mod tests {
         use clap::Parser;
         for (name, text) in RECIPES {
             let recipe = Recipe::parse(text).unwrap();
-            let rest = ["--data-path", "images", "--recipe", name];
+            let model: &[&str] = if recipe.command == "linprobe" { &["--model=m"] } else { &[] };
+            let rest = [&["--data-path", "images", "--recipe", name][..], model].concat();
             let all =
                 expanded(&[&["vitmae", recipe.command.as_str()][..], &rest[..]].concat()).unwrap();
             assert!(crate::Cli::try_parse_from(all).is_ok(), "{name}");

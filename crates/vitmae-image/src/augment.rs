@@ -35,8 +35,20 @@ pub struct RandomResizedCrop {
     pub scale: (f64, f64),
     /// Smallest and largest width / height.
     pub ratio: (f64, f64),
+    /// What to do about a crop that does not fit.
+    pub fit: Fit,
     /// Filter of the resize.
     pub filter: Filter,
+}
+
+/// What to do about a random crop that is larger than its image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fit {
+    /// Draw again, up to ten times: torchvision.
+    #[default]
+    Retry,
+    /// Cut its sides down to the image's: TensorFlow's way, the original's linear probe.
+    Clamp,
 }
 
 impl RandomResizedCrop {
@@ -44,7 +56,7 @@ impl RandomResizedCrop {
     #[must_use]
     pub fn new(size: (usize, usize)) -> Self {
         let (scale, ratio) = ((0.2, 1.0), (3.0 / 4.0, 4.0 / 3.0));
-        RandomResizedCrop { size, scale, ratio, filter: Filter::Bicubic }
+        RandomResizedCrop { size, scale, ratio, fit: Fit::Retry, filter: Filter::Bicubic }
     }
 
     /// Chooses the crop of an image of (height, width) pixels.
@@ -52,7 +64,7 @@ impl RandomResizedCrop {
     /// Up to ten times: area = U(scale)·H·W, ratio = exp U(ln ratio), sides rounded half to even;
     /// if they fit, the position is uniform over all that do. Otherwise the largest centred crop
     /// within the ratio range. Draws are used in the order area, ratio, top, left; an attempt that
-    /// does not fit uses two.
+    /// does not fit uses two. With [`Fit::Clamp`] the first one counts, its sides cut down to the image's.
     ///
     /// # Errors
     /// [`ImageError::RandomCrop`] if a range is not one or a draw is not in [0, 1).
@@ -70,6 +82,10 @@ impl RandomResizedCrop {
             let ratio = (log_low + (log_high - log_low) * draw()?).exp();
             let w = (target * ratio).sqrt().round_ties_even() as usize;
             let h = (target / ratio).sqrt().round_ties_even() as usize;
+            let (w, h) = match self.fit {
+                Fit::Retry => (w, h),
+                Fit::Clamp => (w.clamp(1, width), h.clamp(1, height)),
+            };
             if (1..=width).contains(&w) && (1..=height).contains(&h) {
                 let top = (draw()? * (height - h + 1) as f64) as usize;
                 let left = (draw()? * (width - w + 1) as f64) as usize;

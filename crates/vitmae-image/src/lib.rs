@@ -30,8 +30,8 @@ mod sheet;
 mod similarity;
 
 pub use augment::{
-    Crop, Operation, RandAugment, RandomResizedCrop, augment, center_crop, crop, horizontal_flip,
-    random_resized_crop,
+    Crop, Fit, Operation, RandAugment, RandomResizedCrop, augment, center_crop, crop,
+    horizontal_flip, random_resized_crop,
 };
 pub use decode::{Limits, Source, decode, decode_named};
 pub use encode::encode_png;

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use vitmae_image::{
-    Crop, Filter, Image, ImageError, Limits, PerChannel, RandomResizedCrop, Size,
+    Crop, Filter, Fit, Image, ImageError, Limits, PerChannel, RandomResizedCrop, Size,
     VitImageProcessor, augment, center_crop, crop, decode, encode_png, horizontal_flip, resize,
 };
 
@@ -142,6 +142,28 @@ fn crops_are_cut_where_they_are() {
     ] {
         assert!(matches!(crop(&image, area), Err(ImageError::CropBox { .. })));
     }
+}
+
+#[test]
+fn a_crop_that_does_not_fit_is_drawn_again_or_cut_down() {
+    let chosen = |fit: Fit, draws: [f64; 6]| {
+        let options = RandomResizedCrop { fit, ..RandomResizedCrop::new((4, 4)) };
+        let mut next = draws.into_iter();
+        let crop = options.choose((30, 40), &mut || next.next().unwrap()).unwrap();
+        (crop, next.count())
+    };
+    // 0.992 of 1200 pixels at a ratio of nearly 4/3 are 40 x 30 and fit.
+    let fits = [0.99, 0.999, 0.5, 0.25, 0.5, 0.5];
+    for fit in [Fit::Retry, Fit::Clamp] {
+        assert_eq!(chosen(fit, fits), (Crop { left: 0, top: 0, width: 40, height: 30 }, 2));
+    }
+    // At 3/4 they are 30 x 40. Drawn again: 0.6 of the area as a square.
+    let high = [0.99, 0.0, 0.5, 0.5, 0.9, 0.2];
+    let again = Crop { left: 2, top: 3, width: 27, height: 27 };
+    assert_eq!(chosen(Fit::Retry, high), (again, 0));
+    // Cut down: the full height, and the draws for the place follow at once.
+    let cut = Crop { left: 5, top: 0, width: 30, height: 30 };
+    assert_eq!(chosen(Fit::Clamp, high), (cut, 2));
 }
 
 #[test]

@@ -113,7 +113,8 @@ impl VitForImageClassification {
         let masking = self.all_patches(pixels, options)?;
         let rows = self.rows(masking.batch)?;
         let encoded = self.vit.forward_rows(pixels, &masking, rows.as_ref(), options)?;
-        let (logits, _) = self.head(encoded.last_hidden_state)?;
+        let (features, _) = self.read(encoded.last_hidden_state)?;
+        let logits = self.classifier.forward(&features)?;
         let loss = labels.map(|labels| {
             let problem = ProblemType::of(&self.config, labels)?;
             Ok::<_, ModelError>(problem.loss(&logits, labels)?.item()?)
@@ -124,6 +125,24 @@ impl VitForImageClassification {
             hidden_states: encoded.hidden_states,
             attentions: encoded.attentions,
         })
+    }
+
+    /// What the classifier reads of each image.
+    ///
+    /// # Shapes
+    /// `pixels: [B, C, H, W]` → `[B, D]`
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn features(
+        &self,
+        pixels: &Tensor,
+        options: &ForwardOptions,
+    ) -> Result<Tensor, ModelError> {
+        let masking = self.all_patches(pixels, options)?;
+        let rows = self.rows(masking.batch)?;
+        let encoded = self.vit.forward_rows(pixels, &masking, rows.as_ref(), options)?;
+        Ok(self.read(encoded.last_hidden_state)?.0)
     }
 
     /// Adds the gradient of `loss_scale` times the loss to every parameter; returns the loss, one value that
@@ -175,7 +194,14 @@ impl VitForImageClassification {
     /// From tokens, `[B, 1, D]` or `[B, 1 + L, D]`, to scores `[B, classes]`.
     fn head(&self, x: Tensor) -> Result<(Tensor, HeadCache), ModelError> {
         let tokens = x.shape()[1];
-        let (features, fc_norm) = match &self.fc_norm {
+        let (features, fc_norm) = self.read(x)?;
+        let logits = self.classifier.forward(&features)?;
+        Ok((logits, HeadCache { tokens, fc_norm, features }))
+    }
+
+    /// From tokens to what the classifier reads, `[B, D]`.
+    fn read(&self, x: Tensor) -> Result<(Tensor, Option<LayerNormCache>), ModelError> {
+        Ok(match &self.fc_norm {
             None => {
                 let (batch, width) = (x.shape()[0], x.shape()[2]);
                 (x.reshape(&[batch, width])?, None)
@@ -184,9 +210,7 @@ impl VitForImageClassification {
                 let (features, cache) = norm.forward(ops::mean_tokens(&x, 1)?)?;
                 (features, Some(cache))
             }
-        };
-        let logits = self.classifier.forward(&features)?;
-        Ok((logits, HeadCache { tokens, fc_norm, features }))
+        })
     }
 
     /// The gradient of the tokens for that of the scores.

@@ -21,5 +21,6 @@ pub use flaw::Flaw;
 pub use manifest::{FORMAT_VERSION, FileEntry, MANIFEST_FILE, Manifest};
 pub(crate) use manifest::{hex, text_hash};
 pub use state::{EMA_FOLDER, OPTIMIZER_FILE, Progress, STATE_FILE, Snapshot, restore};
+pub(crate) use state::{read_progress, write_progress};
 pub(crate) use store::folder_name;
 pub use store::{CheckpointStore, Found, Skipped, newest, open};

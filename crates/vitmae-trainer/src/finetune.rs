@@ -121,17 +121,12 @@ pub fn finetune(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary<VitForImageClassification>, TrainerError> {
     config.validate()?;
+    let mut config = config.clone();
+    config.name_classes();
     let mut settings = config.run.clone();
-    let names = config.classes.names.iter().enumerate();
-    let id2label: Value = names.clone().map(|(i, name)| (i.to_string(), json!(name))).collect();
-    let label2id: Value = names.map(|(i, name)| (name.clone(), json!(i))).collect();
-    let extra = &mut settings.model.extra;
-    extra.insert("id2label".into(), id2label);
-    extra.insert("label2id".into(), label2id);
-    extra.insert("problem_type".into(), "single_label_classification".into());
     let (layer_decay, blocks) = (config.layer_decay, settings.model.num_hidden_layers);
     settings.adamw.groups = Groups::FineTuning { layer_decay, blocks };
-    run(config, &settings, data, device, stop, on_event)
+    run(&config, &settings, data, device, stop, on_event)
 }
 
 impl Task for FinetuneConfig {
@@ -246,6 +241,17 @@ impl Task for FinetuneConfig {
 }
 
 impl FinetuneConfig {
+    /// Writes the classes into the model's configuration.
+    pub(crate) fn name_classes(&mut self) {
+        let names = self.classes.names.iter().enumerate();
+        let id2label: Value = names.clone().map(|(i, name)| (i.to_string(), json!(name))).collect();
+        let label2id: Value = names.map(|(i, name)| (name.clone(), json!(i))).collect();
+        let extra = &mut self.run.model.extra;
+        extra.insert("id2label".into(), id2label);
+        extra.insert("label2id".into(), label2id);
+        extra.insert("problem_type".into(), "single_label_classification".into());
+    }
+
     /// Leaves untrained what lies before the last blocks.
     fn freeze(&self, model: &mut VitForImageClassification) {
         let Some(count) = self.last_blocks else { return };

@@ -23,6 +23,7 @@ pub mod features;
 mod finetune;
 mod gradient_sums;
 pub mod knn;
+mod lars;
 pub mod linear_probe;
 mod metrics;
 mod mix;
@@ -45,6 +46,7 @@ pub use ema::Ema;
 pub use error::{Failure, TrainerError};
 pub use event::{Event, Started, Step};
 pub use finetune::{FinetuneConfig, classify, finetune};
+pub use lars::Lars;
 pub use linear_probe::linear_probe;
 pub use metrics::MetricsLog;
 pub use mix::Mix;
@@ -52,7 +54,8 @@ pub use mix::Mix;
 pub use mpi::MpiProcesses;
 pub use pretrain::pretrain;
 pub use run::{
-    Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, NanPolicy, Resume, RunConfig, Summary,
+    Datasets, Evaluation, IMAGENET_MEAN, IMAGENET_STD, NanPolicy, PROBE_FILE, ProbeConfig, Resume,
+    RunConfig, Summary, train_probe,
 };
 pub use spikes::Spike;
 pub use stop::StopFlag;

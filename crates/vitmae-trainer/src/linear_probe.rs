@@ -5,10 +5,17 @@
 //! with x standardised by the training set's mean and standard deviation. The minimum is unique, and
 //! L-BFGS in f64 on one thread reaches it without any random number, so the same features always
 //! give the same accuracy. λ is chosen on every fifth training sample, then all are used.
+//!
+//! [`ProbeHead`] is what the original trains instead, by [`train_probe`](crate::train_probe).
 
 use crate::TrainerError;
 
+mod batch_norm;
+mod head;
 mod lbfgs;
+
+pub use batch_norm::BatchNorm;
+pub use head::{ProbeGradient, ProbeHead};
 
 /// Regularisations tried.
 const STRENGTHS: [f64; 6] = [1.0, 0.1, 0.03, 0.01, 0.001, 0.0001];

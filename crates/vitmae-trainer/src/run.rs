@@ -4,6 +4,7 @@
 mod config;
 mod dump;
 mod nan_policy;
+mod probing;
 mod resume;
 mod saver;
 mod task;
@@ -28,6 +29,7 @@ pub(crate) use config::MODEL_EMA;
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
 pub use nan_policy::NanPolicy;
 use nan_policy::RolledBack;
+pub use probing::{PROBE_FILE, ProbeConfig, train_probe};
 use resume::find_checkpoint;
 use saver::Saver;
 pub use task::Evaluation;
@@ -71,6 +73,18 @@ pub(crate) fn run<T: Task>(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary<T::Model>, TrainerError> {
     config.validate()?;
+    let plan = checked_plan(config, data)?;
+    if !config.team.leads() {
+        return Run::set_up(task, config, data, plan, device, &mut |_| {})?
+            .train(stop, &mut |_| {});
+    }
+    locked(&config.output_dir, || {
+        Run::set_up(task, config, data, plan, device, on_event)?.train(stop, on_event)
+    })
+}
+
+/// How batches follow one another, if there are images for one update.
+fn checked_plan(config: &RunConfig, data: &Datasets) -> Result<BatchPlan, TrainerError> {
     let plan = config.plan(data.train.len());
     if plan.updates_per_epoch() == 0 {
         return Err(TrainerError::TooFewImages {
@@ -80,20 +94,22 @@ pub(crate) fn run<T: Task>(
             accumulation: plan.accumulation * plan.processes,
         });
     }
-    if !config.team.leads() {
-        return Run::set_up(task, config, data, plan, device, &mut |_| {})?
-            .train(stop, &mut |_| {});
-    }
-    let output = &config.output_dir;
+    Ok(plan)
+}
+
+/// Does `work` while no other run can write into `output`, which is made if needed.
+fn locked<R>(
+    output: &Path,
+    work: impl FnOnce() -> Result<R, TrainerError>,
+) -> Result<R, TrainerError> {
     fs::create_dir_all(output).map_err(failed("create", output))?;
     let lock_path = output.join(".lock");
     let lock_file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
     let mut lock = fd_lock::RwLock::new(lock_file.map_err(failed("open", &lock_path))?);
     let Ok(_guard) = lock.try_write() else {
-        return Err(TrainerError::OutputInUse { folder: output.clone() });
+        return Err(TrainerError::OutputInUse { folder: output.to_path_buf() });
     };
-    let mut run = Run::set_up(task, config, data, plan, device, on_event)?;
-    run.train(stop, on_event)
+    work()
 }
 
 /// Everything a running training holds.

@@ -17,6 +17,8 @@ mod exactness;
 mod finetuning;
 #[path = "runs/guards.rs"]
 mod guards;
+#[path = "runs/linear_probe.rs"]
+mod linear_probe;
 #[path = "runs/reconstruction.rs"]
 mod reconstruction;
 #[path = "runs/sets.rs"]

@@ -290,6 +290,7 @@ fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
     let found = json(&call);
     assert_eq!((&found["accuracy"], &found["train"]), (&Value::from(1.0), &Value::from(24)));
     fine_tuned(&place, &run, &set);
+    probed_by_lars(&place, &run, &set);
     // Labels that mean nothing cannot be told: the test is able to fail.
     for index in 0..6 {
         let (a, b) =
@@ -307,6 +308,29 @@ fn classes_are_told_apart_by_neighbours_and_by_a_linear_map() {
     fs::copy(place.path("set/val/dark/0.png"), place.path("set/val/grey/0.png")).unwrap();
     let unknown = Call::of(vitmae(&["linprobe", "--model", &run, "--data_path", &set]));
     unknown.failed(3, "is none of the 2 classes of the training images");
+}
+
+/// The original's probe, and what `evaluate` finds of the classifier that it saves.
+fn probed_by_lars(place: &Workplace, run: &str, set: &str) {
+    let out = place.text("probe");
+    let common = ["linprobe", "--model", run, "--data_path", set, "--json"];
+    let recipe =
+        "--optimizer lars --epochs 20 --lr 20 --warmup_epochs 2 --batch_size 8 --pool mean";
+    let mut arguments = common.to_vec();
+    arguments.extend(["--output_dir", &out]);
+    arguments.extend(recipe.split_whitespace());
+    let call = Call::of(vitmae(&arguments)).succeeded();
+    let trained = json(&call);
+    assert!(trained["accuracy"].as_f64().unwrap() >= 0.9, "{trained}");
+    let evaluate = ["evaluate", "--model", &out, "--data-path", set, "--json"];
+    let found = json(&Call::of(vitmae(&evaluate)).succeeded());
+    assert_eq!(found["accuracy"], trained["accuracy"]);
+    let close = (found["loss"].as_f64().unwrap() - trained["val_loss"].as_f64().unwrap()).abs();
+    assert!(close < 1e-6, "{found} {trained}");
+    let without = Call::of(vitmae(&[&common[..], &["--epochs", "3"]].concat()));
+    without.failed(2, "L-BFGS on fixed features needs none");
+    let int8 = ["--optimizer", "lars", "--precision", "int8"];
+    Call::of(vitmae(&[&common[..], &int8].concat())).failed(2, "`--precision int8` is not for");
 }
 
 /// A classifier on the run's encoder, and what `evaluate` finds of it.

@@ -103,9 +103,7 @@ impl<M: Trainable> Snapshot<M> {
     /// # Errors
     /// [`TrainerError::Io`] and [`TrainerError::Weights`].
     pub fn write(&self, folder: &Path) -> Result<(), TrainerError> {
-        let text = serde_json::to_string_pretty(&self.progress);
-        let text = text.map_err(|error| failed("write", &folder.join(STATE_FILE))(error.into()))?;
-        write(&folder.join(STATE_FILE), &format!("{text}\n"))?;
+        write_progress(folder, &self.progress)?;
         write(&folder.join(PREPROCESSOR_FILE), &self.processor.to_json())?;
         save_pretrained(&self.model, folder)?;
         if let Some(ema) = &self.ema {
@@ -176,7 +174,14 @@ pub fn restore<M: Trainable>(
     Ok((state, progress))
 }
 
-fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {
+pub(crate) fn write_progress(folder: &Path, progress: &Progress) -> Result<(), TrainerError> {
+    let path = folder.join(STATE_FILE);
+    let text = serde_json::to_string_pretty(progress);
+    let text = text.map_err(|error| failed("write", &path)(error.into()))?;
+    write(&path, &format!("{text}\n"))
+}
+
+pub(crate) fn read_progress(folder: &Path) -> Result<Progress, TrainerError> {
     let path = folder.join(STATE_FILE);
     let text = read_json_text(&path)?.unwrap_or_default();
     serde_json::from_str(&text).map_err(|error| {

@@ -15,7 +15,7 @@ use vitmae_weights::{LoadOptions, classifier_from_pretrained, save_pretrained};
 use crate::tiny;
 
 /// Stripes: across in images of even number, along in the others, in colours and places that mean nothing.
-struct Stripes(usize);
+pub struct Stripes(pub usize);
 
 impl Dataset for Stripes {
     fn len(&self) -> usize {
@@ -41,7 +41,7 @@ impl Dataset for Stripes {
     }
 }
 
-fn classes(count: usize) -> Classes {
+pub fn classes(count: usize) -> Classes {
     let names = ["across", "along"].map(str::to_owned).into();
     Classes { names, labels: (0..count).map(|index| index % 2).collect() }
 }
@@ -75,7 +75,7 @@ fn run(config: &FinetuneConfig, until: Option<u64>) -> Summary<VitForImageClassi
     .unwrap()
 }
 
-fn bits(model: &VitForImageClassification) -> Vec<(String, Vec<u32>)> {
+pub fn bits(model: &VitForImageClassification) -> Vec<(String, Vec<u32>)> {
     let all = model.parameters();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
     all.iter().map(|p| (p.name.clone(), bits(p.value.to_vec().unwrap()))).collect()
