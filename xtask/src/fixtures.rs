@@ -74,7 +74,9 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
     python.script("images.py").argument(into("images")).run()?;
     Line::new(&python.sets, "-B tests/generate/sets.py").argument(into("sets")).run()?;
     let timm = python.timm.display().to_string();
-    python.script("augment.py").environment("PYTHONPATH", timm).argument(into("augment")).run()?;
+    for (script, folder) in [("augment.py", "augment"), ("mixing.py", "training")] {
+        python.script(script).environment("PYTHONPATH", &timm).argument(into(folder)).run()?;
+    }
     python.script("linear_probe.py").argument(into("training")).run()?;
     let images = python.script("parity.py").argument(into("parity"));
     images.run()?;

@@ -74,6 +74,11 @@ impl Mix {
                 share = lambda;
             }
         }
+        self.targets(labels, classes, share)
+    }
+
+    /// How much each image is of each class, `[B, classes]`, where `share` of it stayed its own.
+    fn targets(&self, labels: &[usize], classes: usize, share: f64) -> Vec<f32> {
         let (off, on) = (self.smoothing / classes as f64, 1.0 - self.smoothing);
         let mut shares = vec![off as f32; labels.len() * classes];
         for (image, row) in shares.chunks_mut(classes).enumerate() {
@@ -82,6 +87,34 @@ impl Mix {
         }
         shares
     }
+}
+
+/// A rectangle: first row and column, height and width.
+type Area = [usize; 4];
+
+/// The rectangle of random erasing, of 2 % to a third of the image, if it is erased and one of ten tries fits.
+fn erased(
+    (height, width): (usize, usize),
+    probability: f64,
+    draw: &mut impl FnMut() -> f64,
+) -> Option<Area> {
+    if draw() >= probability {
+        return None;
+    }
+    // The ratio of its sides lies between 0.3 and 10/3.
+    let most = LN_10 - 3f64.ln();
+    for _ in 0..10 {
+        let area = (0.02 + (1.0 / 3.0 - 0.02) * draw()) * (height * width) as f64;
+        let ratio = (most * (2.0 * draw() - 1.0)).exp();
+        let h = (area * ratio).sqrt().round_ties_even() as usize;
+        let w = (area / ratio).sqrt().round_ties_even() as usize;
+        if h < height && w < width {
+            let top = (draw() * (height - h + 1) as f64) as usize;
+            let left = (draw() * (width - w + 1) as f64) as usize;
+            return Some([top, left, h, w]);
+        }
+    }
+    None
 }
 
 impl Pixels<'_> {
@@ -128,7 +161,7 @@ impl Pixels<'_> {
         1.0 - (rows.len() * columns.len()) as f64 / (self.height * self.width) as f64
     }
 
-    /// Random erasing: with `probability`, fills a rectangle of 2 % to a third of each image with normal noise.
+    /// Random erasing: with `probability`, fills a rectangle of an image with normal noise.
     pub(crate) fn erase(&mut self, probability: f64, seed: u64, epoch: u64, samples: &[u64]) {
         let (height, width, image) = (self.height, self.width, self.image());
         for (pixels, &sample) in self.values.chunks_mut(image).zip(samples) {
@@ -138,21 +171,8 @@ impl Pixels<'_> {
                 index += 1;
                 stream.uniform(index - 1)
             };
-            if draw() >= probability {
-                continue;
-            }
-            // Up to ten tries at a rectangle that fits, its sides' ratio between 0.3 and 10/3.
-            let fitting = (0..10).find_map(|_| {
-                let area = (0.02 + (1.0 / 3.0 - 0.02) * draw()) * (height * width) as f64;
-                let most = LN_10 - 3f64.ln();
-                let ratio = (most * (2.0 * draw() - 1.0)).exp();
-                let h = (area * ratio).sqrt().round() as usize;
-                let w = (area / ratio).sqrt().round() as usize;
-                ((1..height).contains(&h) && (1..width).contains(&w)).then_some((h, w))
-            });
-            let Some((h, w)) = fitting else { continue };
-            let top = (draw() * (height - h + 1) as f64) as usize;
-            let left = (draw() * (width - w + 1) as f64) as usize;
+            let found = erased((height, width), probability, &mut draw);
+            let Some([top, left, h, w]) = found else { continue };
             let noise = Stream::new(seed, "erasing noise", epoch, sample);
             for (channel, plane) in pixels.chunks_mut(height * width).enumerate() {
                 for row in top..top + h {
@@ -191,6 +211,9 @@ fn gamma(alpha: f64, draw: &mut impl FnMut() -> f64) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod vectors;
 
 #[cfg(test)]
 mod tests {
