@@ -10,7 +10,7 @@ use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
 use vitmae_tensor::ops::Distance;
 use vitmae_trainer::data::{MaskStrategy, Parts, open, open_parts};
-use vitmae_trainer::{Datasets, RunConfig, Team, pretrain};
+use vitmae_trainer::{Classes, Datasets, RunConfig, Team, pretrain};
 use vitmae_weights::folder::read_json_text;
 
 use crate::exit::{BadInput, Usage};
@@ -67,6 +67,10 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N")]
     sheet_every: Option<u64>,
 
+    /// Let a linear classifier of the training images' classes learn beside, without touching the model
+    #[arg(long)]
+    online_probe: bool,
+
     #[command(flatten)]
     run: RunArgs,
 }
@@ -96,7 +100,8 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
     let mut progress = Progress::new(global.quiet);
     args.run.check(&team, &progress)?;
     let data = datasets(args)?;
-    let config = RunConfig { team, ..settings(args)? };
+    let classes = args.online_probe.then(|| Classes::of(data.train.as_ref(), &args.data_path));
+    let config = RunConfig { team, online_probe: classes.transpose()?, ..settings(args)? };
     if config.warmup_epochs > config.epochs as f64 {
         progress.line(&format!(
             "warning: the warm-up of {} epochs is longer than the run of {}, which never reaches \

@@ -91,6 +91,10 @@ impl Progress {
                     "warning: no picture of reconstructions of epoch {epoch}: {error}"
                 ));
             }
+            Event::Probed { step, accuracy } => {
+                let found = 100.0 * accuracy;
+                self.line(&format!("step {step}: the probe found {found:.2} % of the epoch"));
+            }
             Event::EmaEvaluated { step, loss, accuracy, .. } => {
                 let found = accuracy.map(|share| format!(", {:.2} % right", 100.0 * share));
                 let found = found.unwrap_or_default();

@@ -53,4 +53,4 @@ pub use error::ModelError;
 pub use labels::{Labels, ProblemType};
 pub use masking::Masking;
 pub use options::{ForwardOptions, Interpolation, Numerics, TrainOptions};
-pub use pretraining::{VitMaeForPreTraining, VitMaeForPreTrainingOutput};
+pub use pretraining::{LatentSeen, VitMaeForPreTraining, VitMaeForPreTrainingOutput};

@@ -11,6 +11,9 @@ use crate::{
     VitMaeModel, init,
 };
 
+/// Shown the encoder's tokens in the middle of a step.
+pub type LatentSeen<'a> = dyn FnMut(&Tensor) -> Result<(), TensorError> + 'a;
+
 /// Hugging Face's `ViTMAEForPreTraining`.
 #[derive(Clone, Debug)]
 pub struct VitMaeForPreTraining {
@@ -145,6 +148,22 @@ impl VitMaeForPreTraining {
         options: &TrainOptions,
         done: &mut GradientsDone<'_>,
     ) -> Result<Tensor, ModelError> {
+        self.forward_backward_seen(pixels, masking, options, done, &mut |_| Ok(()))
+    }
+
+    /// [`forward_backward_in_parts`](Self::forward_backward_in_parts) that shows `seen` what the encoder made of the visible patches,
+    /// `[B, 1 + K, D]` behind its last norm, before the decoder takes it. Nothing flows back from there.
+    ///
+    /// # Errors
+    /// As there, and those of `seen`.
+    pub fn forward_backward_seen(
+        &mut self,
+        pixels: &Tensor,
+        masking: &Masking,
+        options: &TrainOptions,
+        done: &mut GradientsDone<'_>,
+        seen: &mut LatentSeen<'_>,
+    ) -> Result<Tensor, ModelError> {
         if !masking.removes_any() {
             return Err(ModelError::NothingRemoved { patches: masking.num_patches });
         }
@@ -153,6 +172,7 @@ impl VitMaeForPreTraining {
         let kind = self.objective(&options.forward)?;
 
         let (latent, encoder) = self.vit.forward_cached(pixels, masking, None, options)?;
+        seen(&latent)?;
         let (logits, decoder) =
             self.decoder.forward_cached(latent, masking, &resampling, &self.config, options)?;
         // What is predicted of kept patches has no part in the loss, so it is not predicted.

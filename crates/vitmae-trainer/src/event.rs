@@ -98,6 +98,13 @@ pub enum Event<'a> {
         /// Images.
         images: u64,
     },
+    /// An epoch ended in which a classifier learned beside a pre-training.
+    Probed {
+        /// Updates made.
+        step: u64,
+        /// Share of the epoch's images whose class it found before it learned from them.
+        accuracy: f64,
+    },
     /// Warning: an image cannot be used.
     BadSample(&'a BadSample),
     /// A checkpoint is on the disk.

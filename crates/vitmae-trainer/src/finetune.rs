@@ -76,6 +76,11 @@ impl FinetuneConfig {
     }
 
     fn validate(&self) -> Result<(), TrainerError> {
+        if self.run.online_probe.is_some() {
+            let (key, found) = ("online_probe", "on".to_owned());
+            let expected = "off in fine-tuning, which trains a classifier itself";
+            return Err(TrainerError::Setting { key, found, expected });
+        }
         let share = |key, value: f64| {
             if (0.0..1.0).contains(&value) {
                 return Ok(());

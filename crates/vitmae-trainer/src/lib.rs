@@ -29,6 +29,7 @@ mod metrics;
 mod mix;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod online_probe;
 mod pretrain;
 pub mod reconstruction;
 mod run;

@@ -5,7 +5,7 @@
 //! line, the last line of a step counts.
 //!
 //! Event files have the curves `train_loss`, `lr`, `gradient_norm`, `val_loss` and `val_accuracy`, with `_ema` behind them those of averaged
-//! weights, over thousandths of epochs, as the original's, so that runs with other batches can be compared.
+//! weights, and `probe_accuracy`, over thousandths of epochs, as the original's, so that runs with other batches can be compared.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -56,6 +56,7 @@ impl MetricsLog {
             Some("step") => {
                 &[("loss", "train_loss"), ("lr", "lr"), ("gradient_norm", "gradient_norm")]
             }
+            Some("epoch") => &[("probe_accuracy", "probe_accuracy")],
             Some("evaluation") => &[
                 ("val_loss", "val_loss"),
                 ("val_accuracy", "val_accuracy"),
@@ -66,7 +67,9 @@ impl MetricsLog {
         };
         let values: Vec<(&str, f64)> =
             curves.iter().filter_map(|&(key, tag)| Some((tag, line[key].as_f64()?))).collect();
-        let thousandths = 1000.0 * line["epoch"].as_f64().unwrap_or(0.0);
+        // As in the original's log, the line of an epoch counts from 0.
+        let first = if line["kind"] == "epoch" { 1.0 } else { 0.0 };
+        let thousandths = 1000.0 * (first + line["epoch"].as_f64().unwrap_or(0.0));
         events.scalars(thousandths as i64, &values)
     }
 }

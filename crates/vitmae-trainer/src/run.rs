@@ -18,15 +18,16 @@ use serde_json::{Value, json};
 use vitmae_tensor::Device;
 use vitmae_weights::Pretrained;
 
-use crate::checkpoint::{self, CheckpointStore, Progress, Snapshot, restore, text_hash};
+use crate::checkpoint::{self, CheckpointStore, Probed, Progress, Snapshot, restore, text_hash};
 use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
+use crate::online_probe::OnlineProbe;
 use crate::reconstruction::sheets;
 use crate::spikes::Spikes;
 use crate::{Ema, Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
 
-pub(crate) use config::MODEL_EMA;
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
+pub(crate) use config::{MODEL_EMA, ONLINE_PROBE};
 pub use nan_policy::NanPolicy;
 use nan_policy::RolledBack;
 pub use probing::{PROBE_FILE, ProbeConfig, train_probe};
@@ -298,10 +299,17 @@ impl<'a, T: Task> Run<'a, T> {
         (self.progress.epoch_loss, self.progress.epoch_updates) = (0.0, 0);
         let step = self.state.step();
         let lr = self.config.schedule().at(self.plan.fractional_epoch(step - 1));
-        self.write_log(&json!({
+        let mut line = json!({
             "kind": "epoch", "train_lr": lr, "train_loss": train_loss, "epoch": epoch - 1,
             "step": step,
-        }))?;
+        });
+        let Probed { hits, images } = std::mem::take(&mut self.progress.probed);
+        if images > 0 {
+            let accuracy = hits as f64 / images as f64;
+            line["probe_accuracy"] = accuracy.into();
+            on_event(Event::Probed { step, accuracy });
+        }
+        self.write_log(&line)?;
         on_event(Event::EpochEnd { epoch, train_loss, lr });
         let is_last = epoch == self.config.epochs;
         let sheets = self.config.sheet_every_epochs.filter(|_| self.config.team.leads());
@@ -408,6 +416,12 @@ fn equip<T: Task>(
         let mut ema = Ema::new(kept.as_ref().map_or(&state.model, |ema| &ema.model), decay)?;
         ema.model.set_precision(config.precision);
         state.ema = Some(ema);
+    }
+    let kept = state.probe.take();
+    if let Some(classes) = &config.online_probe {
+        let (count, width) = (classes.names.len(), config.model.hidden_size);
+        let new = || OnlineProbe::new(state.model.device(), count, width);
+        state.probe = Some(kept.map_or_else(new, Ok)?);
     }
     Ok(())
 }

@@ -7,12 +7,14 @@
 use vitmae_cpu::random::Stream;
 use vitmae_layers::GradientsDone;
 use vitmae_model::{
-    ForwardOptions, Labels, Masking, TrainOptions, VitForImageClassification, VitMaeForPreTraining,
+    ForwardOptions, Labels, LatentSeen, Masking, TrainOptions, VitForImageClassification,
+    VitMaeForPreTraining,
 };
 use vitmae_tensor::Tensor;
 use vitmae_tensor::ops::{self, Distance};
 
 use crate::gradient_sums::GradientSums;
+use crate::online_probe::OnlineProbe;
 use crate::team::Pending;
 use crate::{AdamW, AdamWOptions, Ema, Trainable, TrainerError};
 
@@ -32,6 +34,8 @@ pub struct TrainState<M = VitMaeForPreTraining> {
     pub drop_path: f64,
     /// How predictions are compared with their targets; for classifiers it has no meaning.
     pub distance: Distance,
+    /// The classifier that learns beside a pre-training, if one does.
+    pub(crate) probe: Option<OnlineProbe>,
     /// How gradients become those of all processes.
     pub(crate) sums: GradientSums,
     /// Whether what was not finite spoils its own update alone.
@@ -71,6 +75,7 @@ impl<M: Trainable> TrainState<M> {
             model,
             optimizer,
             ema: None,
+            probe: None,
             recompute: false,
             drop_path: 0.0,
             distance: Distance::Squared,
@@ -108,6 +113,13 @@ impl<M: Trainable> TrainState<M> {
         self.sums.finish(self.model.parameters_mut())?;
         let gradient_norm = self.gradient_norm()?;
         ops::clip_scale(&gradient_norm, clip, &mut self.scale)?;
+        if let Some(probe) = &mut self.probe {
+            probe.watch(&gradient_norm)?;
+            probe.update(self.step + 1, &self.sums.team)?;
+            if self.forgets {
+                probe.forget()?;
+            }
+        }
         self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
         self.model.zero_grad();
         if let Some(ema) = &mut self.ema
@@ -169,6 +181,7 @@ impl<M: Trainable> TrainState<M> {
     /// Remembers whether a loss was finite.
     fn watch(&mut self, loss: Tensor) -> Result<Tensor, TrainerError> {
         ops::clip_scale(&loss, None, &mut self.scale)?;
+        self.probe.as_mut().map_or(Ok(()), |probe| probe.watch(&loss))?;
         Ok(loss)
     }
 }
@@ -192,7 +205,9 @@ impl TrainState {
     ) -> Result<Tensor, TrainerError> {
         let options = self.options(weight, draws);
         let done: &mut GradientsDone<'_> = &mut |parameters| self.sums.start(parameters);
-        let loss = self.model.forward_backward_in_parts(pixels, masking, &options, done)?;
+        let seen: &mut LatentSeen<'_> =
+            &mut |tokens| self.probe.as_mut().map_or(Ok(()), |probe| probe.see(tokens));
+        let loss = self.model.forward_backward_seen(pixels, masking, &options, done, seen)?;
         self.watch(loss)
     }
 

@@ -19,6 +19,8 @@ mod finetuning;
 mod guards;
 #[path = "runs/linear_probe.rs"]
 mod linear_probe;
+#[path = "runs/online_probe.rs"]
+mod online_probe;
 #[path = "runs/reconstruction.rs"]
 mod reconstruction;
 #[path = "runs/sets.rs"]

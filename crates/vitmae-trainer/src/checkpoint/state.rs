@@ -12,13 +12,16 @@ use vitmae_weights::folder::{PREPROCESSOR_FILE, read_json_text};
 use vitmae_weights::{Dtype, SafetensorsFile, TensorToWrite, save_pretrained, write_safetensors};
 
 use crate::adamw::Moments;
-use crate::run::MODEL_EMA;
+use crate::online_probe::OnlineProbe;
+use crate::run::{MODEL_EMA, ONLINE_PROBE};
 use crate::{AdamW, AdamWOptions, Ema, TrainState, Trainable, TrainerError};
 
 /// The file of the optimizer's moments.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The file of everything else that training needs.
 pub const STATE_FILE: &str = "state.json";
+/// The file of the classifier that learns beside a pre-training.
+pub const ONLINE_PROBE_FILE: &str = "online_probe.safetensors";
 /// The folder of the averaged model.
 pub const EMA_FOLDER: &str = "ema";
 /// Names of the two moments, as PyTorch has them.
@@ -39,8 +42,26 @@ pub struct Progress {
     /// Updates whose images were passed over, because one of them gave no finite loss.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub passed_over: u64,
+    /// What a classifier beside the model found in the current epoch.
+    #[serde(default, skip_serializing_if = "Probed::is_empty")]
+    pub probed: Probed,
     /// The settings that decide the result.
     pub identity: serde_json::Value,
+}
+
+/// Counts of a classifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// Images whose class it found.
+    pub hits: u64,
+    /// Images it saw.
+    pub images: u64,
+}
+
+impl Probed {
+    fn is_empty(&self) -> bool {
+        self.images == 0
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -51,7 +72,15 @@ fn is_zero(count: &u64) -> bool {
 impl Progress {
     /// Before the first update.
     pub fn new(run: String, identity: serde_json::Value) -> Progress {
-        Progress { run, step: 0, epoch_loss: 0.0, epoch_updates: 0, passed_over: 0, identity }
+        Progress {
+            run,
+            step: 0,
+            epoch_loss: 0.0,
+            epoch_updates: 0,
+            passed_over: 0,
+            probed: Probed::default(),
+            identity,
+        }
     }
 }
 
@@ -59,6 +88,7 @@ impl Progress {
 pub struct Snapshot<M = VitMaeForPreTraining> {
     model: M,
     ema: Option<M>,
+    probe: Option<OnlineProbe>,
     processor: VitImageProcessor,
     moments: Vec<NamedMoments>,
     progress: Progress,
@@ -87,6 +117,7 @@ impl<M: Trainable> Snapshot<M> {
             moments: moments.collect(),
             model: state.model.clone(),
             ema: state.ema.as_ref().map(|ema| ema.model.clone()),
+            probe: state.probe.clone(),
             processor: processor.clone(),
             progress,
         }
@@ -111,6 +142,9 @@ impl<M: Trainable> Snapshot<M> {
             fs::create_dir(&folder).map_err(failed("create", &folder))?;
             write(&folder.join(PREPROCESSOR_FILE), &self.processor.to_json())?;
             save_pretrained(ema, &folder)?;
+        }
+        if let Some(probe) = &self.probe {
+            probe.write(&folder.join(ONLINE_PROBE_FILE))?;
         }
         self.write_moments(&folder.join(OPTIMIZER_FILE))
     }
@@ -168,6 +202,11 @@ pub fn restore<M: Trainable>(
     }
     optimizer.set_updates(progress.step);
     let mut state = TrainState::resumed(model, optimizer, progress.step)?;
+    if !progress.identity[ONLINE_PROBE].is_null() {
+        let width = state.model.config().hidden_size;
+        let path = folder.join(ONLINE_PROBE_FILE);
+        state.probe = Some(OnlineProbe::read(&path, device, width)?);
+    }
     if let Some(decay) = progress.identity[MODEL_EMA].as_f64() {
         state.ema = Some(Ema { model: load(&folder.join(EMA_FOLDER))?, decay });
     }

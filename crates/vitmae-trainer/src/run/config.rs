@@ -9,12 +9,14 @@ use vitmae_tensor::ops::{Distance, Precision};
 
 use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample};
 use crate::schedule::{WarmupCosine, scaled_lr};
-use crate::{AdamWOptions, NanPolicy, Team, TrainerError, ema};
+use crate::{AdamWOptions, Classes, NanPolicy, Team, TrainerError, ema};
 
 /// The number of processes in an identity.
 const PROCESSES: &str = "processes";
 /// The decay of the average of weights in an identity.
 pub(crate) const MODEL_EMA: &str = "model_ema";
+/// The classes of a classifier beside a pre-training in an identity.
+pub(crate) const ONLINE_PROBE: &str = "online_probe";
 
 /// Mean of ImageNet's colours, the default of the recipe.
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -80,6 +82,8 @@ pub struct RunConfig {
     pub clip_grad: Option<f64>,
     /// Share of the average of weights that an update keeps; no average if none.
     pub model_ema: Option<f64>,
+    /// Classes of the training images, for a pre-training beside which a linear classifier learns.
+    pub online_probe: Option<Classes>,
     /// What to do about an update whose loss or gradient is not finite.
     pub nan_policy: NanPolicy,
     /// Seed of everything that is drawn.
@@ -157,6 +161,7 @@ impl RunConfig {
             adamw: AdamWOptions::default(),
             clip_grad: None,
             model_ema: None,
+            online_probe: None,
             nan_policy: NanPolicy::Stop,
             seed: 0,
             workers: 2,
@@ -318,6 +323,9 @@ impl RunConfig {
         }
         if let Some(decay) = self.model_ema {
             identity[MODEL_EMA] = decay.into();
+        }
+        if let Some(classes) = &self.online_probe {
+            identity[ONLINE_PROBE] = classes.names.clone().into();
         }
         identity
     }

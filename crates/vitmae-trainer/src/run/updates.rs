@@ -8,6 +8,7 @@ use vitmae_tensor::Tensor;
 use super::nan_policy::{NanPolicy, Rollback, SKIPS_IN_A_ROW};
 use super::{Run, Task, dump};
 use crate::data::{BadSample, Batch, Prefetch};
+use crate::online_probe::Scored;
 use crate::spikes::Spike;
 use crate::{Event, Step, TrainerError, Update};
 
@@ -29,6 +30,8 @@ pub(super) struct Launched {
     pub(super) lr: f64,
     pub(super) losses: Vec<Tensor>,
     pub(super) gradient_norm: Tensor,
+    /// What a classifier beside the model said of this process's images.
+    pub(super) scored: Vec<Scored>,
     /// Of this process.
     pub(super) samples: Vec<u64>,
     /// Of all.
@@ -47,6 +50,7 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<(), TrainerError> {
         let start = Instant::now();
         let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scored = Vec::new();
         let mut data_seconds = 0.0;
         let (team, accumulation) = (&self.config.team, self.plan.accumulation);
         for batch in 0..accumulation {
@@ -61,6 +65,7 @@ impl<T: Task> Run<'_, T> {
             }
             self.state.sums.last_batch = batch + 1 == accumulation;
             losses.push(self.accumulate(&ready)?);
+            scored.extend(self.probe(&ready.samples)?);
             data_seconds += ready.waited;
             samples.extend(ready.samples);
             batches.push(ready.number);
@@ -79,6 +84,7 @@ impl<T: Task> Run<'_, T> {
             lr,
             losses,
             gradient_norm,
+            scored,
             samples,
             images,
             batches,
@@ -138,6 +144,15 @@ impl<T: Task> Run<'_, T> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         let Launched { step, epoch, lr, data_seconds, images, .. } = *update;
+        if self.state.probe.is_some() {
+            // All report the same updates, so all are here.
+            let own = update.scored.iter().map(|scored| Ok((scored.hits()?, scored.images())));
+            let own = own.collect::<Result<Vec<_>, TrainerError>>()?;
+            for (hits, images) in self.config.team.gather(own)?.into_iter().flatten() {
+                self.progress.probed.hits += hits;
+                self.progress.probed.images += images;
+            }
+        }
         self.progress.epoch_loss += loss;
         self.progress.epoch_updates += 1;
         self.last_loss = Some(loss);
@@ -218,6 +233,17 @@ impl<T: Task> Run<'_, T> {
         let weight = self.weight() / self.plan.processes as f64;
         let draws = (self.config.seed, batch.number);
         self.task.accumulate(&mut self.state, &batch.pixels, &batch.input, weight, draws)
+    }
+
+    /// Lets the classifier beside the model learn from the batch that was accumulated last, if there is one.
+    fn probe(&mut self, samples: &[u64]) -> Result<Option<Scored>, TrainerError> {
+        let share = self.weight() / self.plan.processes as f64;
+        let (Some(classes), Some(probe)) = (&self.config.online_probe, &mut self.state.probe)
+        else {
+            return Ok(None);
+        };
+        let labels = samples.iter().map(|&sample| classes.labels[sample as usize]).collect();
+        probe.accumulate(labels, share)
     }
 
     /// The share of one batch in the loss of its update in this process.
