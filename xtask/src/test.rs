@@ -16,7 +16,7 @@ use count::Count;
 pub(crate) const HELP: &str = "cargo xtask test
 
 Runs, in this order: cargo fmt --check, tidy, fixtures --check, clippy without warnings, every test
-in release, hub, onnx, several processes over Open MPI, the documentation without warnings, parity, clippy with every GPU backend,
+in release, hub, onnx, parquet, several processes over Open MPI, the documentation without warnings, parity, clippy with every GPU backend,
 the GPU kernels on Mesa's software Vulkan, targets, parity there. It installs Open MPI and Mesa on Debian and Ubuntu as root.
 Stops at the first that fails and names the command to run it again. The last line is `N passed, M failed`: tests as cargo counts them and parity's
 cases; a test that printed a line beginning with SKIPPED is not among the passed.
@@ -68,9 +68,12 @@ fn steps() -> anyhow::Result<Vec<Step>> {
     let gpu = Line::cargo("test --release --package vitmae-tests --features gpu --test gpu");
     let mpi =
         Line::cargo("test --release --package vitmae-cli --features mpi --test command mpi::");
+    let parquet = Line::cargo(
+        "test --release --package vitmae-trainer --features parquet --test runs sets::",
+    );
     let mpi_clippy = Line::cargo(
         "clippy --package vitmae-trainer --package vitmae-cli --all-targets --release \
-         --features vitmae-cli/mpi -- -D warnings",
+         --features vitmae-cli/mpi,vitmae-cli/parquet -- -D warnings",
     );
     // Every backend; CubeCL's build scripts then want no LLVM, which checking does not need.
     let gpu_clippy = Line::cargo(
@@ -96,6 +99,7 @@ fn steps() -> anyhow::Result<Vec<Step>> {
         counted("tests", tests.shown(), tests.argument("--").argument("--show-output")),
         counted("hub", hub.shown(), hub.argument("--").argument("--show-output")),
         counted("onnx", onnx.shown(), onnx.argument("--").argument("--show-output")),
+        counted("parquet", parquet.shown(), parquet.argument("--").argument("--show-output")),
         Step {
             name: "mpi",
             again: mpi.shown(),
@@ -222,6 +226,7 @@ mod tests {
             "tests",
             "hub",
             "onnx",
+            "parquet",
             "mpi",
             "documentation",
             "parity",

@@ -24,7 +24,7 @@ use super::{
 use crate::checkpoint::{
     CheckpointStore, Progress, folder_name, read_progress, text_hash, write_progress,
 };
-use crate::data::{Augmentation, BadSampleLog, Batch, BatchMaker, BatchPlan, Prefetch};
+use crate::data::{Augmentation, BadSampleLog, Batch, BatchMaker, BatchPlan, MaskRatio, Prefetch};
 use crate::linear_probe::{ProbeGradient, ProbeHead};
 use crate::{
     Classes, Event, FinetuneConfig, Lars, MetricsLog, Started, Step, StopFlag, TrainerError,
@@ -436,7 +436,7 @@ impl<'a> Probing<'a> {
             augmentation: self.config.augmentation(),
             channels: run.model.num_channels,
             grid: run.model.grid(),
-            masking: (run.model.mask_ratio, run.mask_strategy),
+            masking: (MaskRatio::constant(run.model.mask_ratio), run.mask_strategy),
             seed: run.seed,
             on_bad: run.on_bad_sample,
         };

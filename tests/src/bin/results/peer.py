@@ -1,6 +1,6 @@
 """Pre-trains transformers' ViTMAE on batches from standard input and prints each update's loss.
 
-    python peer.py FIRST_MODEL LAST_MODEL BATCH_SIZE WEIGHT_DECAY BETA1 BETA2
+    python peer.py FIRST_MODEL BATCH_SIZE WEIGHT_DECAY BETA1 BETA2
 
 A batch is the learning rate (f64), pixels [B, C, H, W] (f32) and masking noise [B, L] (f64), little-endian. The other
 side of `peer.rs`; packages: benches/peer/requirements.txt.
@@ -14,8 +14,8 @@ from transformers import ViTMAEForPreTraining
 
 
 def main():
-    first, last = sys.argv[1:3]
-    batch, decay, *betas = (float(word) for word in sys.argv[3:])
+    first = sys.argv[1]
+    batch, decay, *betas = (float(word) for word in sys.argv[2:])
     batch = int(batch)
     model = ViTMAEForPreTraining.from_pretrained(first).train()
     # transformers 5 forgets to freeze what it does not train in version 4.
@@ -47,7 +47,6 @@ def main():
         adamw.step()
         adamw.zero_grad()
         print(loss.item(), flush=True)
-    model.save_pretrained(last)
 
 
 main()

@@ -13,15 +13,15 @@ use vitmae_trainer::RunConfig;
 use vitmae_trainer::data::{BatchMaker, Dataset};
 use vitmae_weights::save_pretrained;
 
-/// The loss of each update; the last model goes to `folder`. What a run before has left there is taken.
+/// The loss of each of the first `updates`; `folder` is for files between the two sides. What a run before has found is taken.
 pub fn losses(
     config: &RunConfig,
     train: Arc<dyn Dataset>,
     python: &str,
     folder: &Path,
+    updates: u64,
 ) -> Result<Vec<f64>> {
     let plan = config.plan(train.len());
-    let updates = config.epochs * plan.updates_per_epoch();
     ensure!(config.accumulation == 1, "one batch an update is what the other side knows");
     let known = folder.join("losses.json");
     if let Ok(text) = fs::read_to_string(&known) {
@@ -46,7 +46,7 @@ pub fn losses(
     };
     let mut child = Command::new(python)
         .arg("tests/src/bin/results/peer.py")
-        .args([&first, &folder.to_path_buf()])
+        .arg(&first)
         .args([config.batch_size.to_string(), config.adamw.weight_decay.to_string()])
         .args(config.adamw.betas.map(|beta| beta.to_string()))
         .stdin(Stdio::piped())
