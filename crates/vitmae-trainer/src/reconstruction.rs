@@ -2,12 +2,12 @@
 
 pub(crate) mod sheets;
 
+use vitmae_cpu::random::Stream;
 use vitmae_image::{VitImageProcessor, psnr, ssim};
 use vitmae_model::{ForwardOptions, Masking, Numerics, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;
 
 use crate::TrainerError;
-use crate::evaluation::fixed_noise;
 
 /// Predicted patches as normalised pixels.
 ///
@@ -107,8 +107,8 @@ impl Quality {
 /// Masks that together remove every patch equally often, or once more than others where that cannot be: `[masks][L]`, true is
 /// removed.
 ///
-/// The patches stand in an order that is a function of (seed, sample); each mask removes the next `removed` of them, round and round.
-/// All are removed equally often if `masks · removed` is a multiple of L, as with 4 masks at ratio 0.75.
+/// The patches stand in an order that is a function of (seed, sample, round); each mask removes the next `removed` of them, and once
+/// all were removed equally often, a round with another order begins. A round has L / gcd(L, `removed`) masks: 4 at ratio 0.75.
 pub fn even_masks(
     seed: u64,
     sample: u64,
@@ -116,17 +116,26 @@ pub fn even_masks(
     removed: usize,
     masks: usize,
 ) -> Vec<Vec<bool>> {
-    let noise = fixed_noise(seed, sample, patches);
+    let (mut a, mut b) = (patches, removed);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    let round = patches / a.max(1);
     let mut order: Vec<usize> = (0..patches).collect();
-    order.sort_by(|&a, &b| noise[a].total_cmp(&noise[b]));
-    let mask = |number: usize| {
+    let mut all = Vec::with_capacity(masks);
+    for number in 0..masks {
+        if number.is_multiple_of(round.max(1)) {
+            let stream = Stream::new(seed, "even masks", (number / round.max(1)) as u64, sample);
+            let noise: Vec<f64> = (0..patches as u64).map(|patch| stream.uniform(patch)).collect();
+            order.sort_by(|&a, &b| noise[a].total_cmp(&noise[b]));
+        }
         let mut mask = vec![false; patches];
         for place in 0..removed {
             mask[order[(number * removed + place) % patches]] = true;
         }
-        mask
-    };
-    (0..masks).map(mask).collect()
+        all.push(mask);
+    }
+    all
 }
 
 /// Judges the reconstructions of an image under `masks`, which must remove equally many patches each.
@@ -242,6 +251,9 @@ mod tests {
             assert_eq!((counts.iter().min(), counts.iter().max()), (Some(&least), Some(&most)));
         }
         assert_eq!(even_masks(1, 2, 9, 6, 3), even_masks(1, 2, 9, 6, 3));
+        // The second round tells something new.
+        let two = even_masks(1, 2, 196, 147, 8);
+        assert!(two[..4].iter().all(|mask| !two[4..].contains(mask)));
         assert_ne!(even_masks(1, 2, 9, 6, 3), even_masks(1, 3, 9, 6, 3));
     }
 

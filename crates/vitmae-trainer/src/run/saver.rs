@@ -100,3 +100,13 @@ impl Saver {
         self.newest.as_ref()
     }
 }
+
+impl Drop for Saver {
+    /// A run that ends by an error still completes the checkpoint that is being written.
+    fn drop(&mut self) {
+        if let Some(Pending { thread, .. }) = self.pending.take() {
+            // The error that ends the run is the one worth reporting.
+            let _ = thread.join();
+        }
+    }
+}
