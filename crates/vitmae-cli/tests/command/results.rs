@@ -57,6 +57,37 @@ fn a_training_reports_about_itself_and_so_does_the_command() {
 }
 
 #[test]
+fn what_learns_beside_a_model_is_told_and_kept() {
+    let place = Workplace::new(1);
+    let data = place.labelled().join("train").display().to_string();
+    let flags = ["--data-path", &data, "--val-path", &data, "--epochs", "3"];
+    let log_dir = place.text("events");
+    let mut command = place.pretrain("run", &flags);
+    command.args(["--log-dir", &log_dir, "--model-ema", "--model-ema-decay", "0.9"]);
+    command.args([
+        "--online-probe",
+        "--loss",
+        "l1",
+        "--mask-ratio-end",
+        "0.5",
+        "--sheet-every",
+        "1",
+    ]);
+    let call = Call::of(command).succeeded();
+    assert!(call.stderr.contains("averaged weights: loss"), "{}", call.stderr);
+    assert!(call.stderr.contains("the probe found"), "{}", call.stderr);
+    let table = fs::read_to_string(place.path("run/epochs.csv")).unwrap();
+    let names = table.lines().next().unwrap();
+    assert!(names.contains("probe_accuracy") && names.contains("val_loss_ema"), "{names}");
+    let page = fs::read_to_string(place.path("run/report.html")).unwrap();
+    assert!(page.contains("epoch-0003.png"), "the newest sheet is not on the page");
+    // The average is a model like any other.
+    let ema = newest(&place).join("ema").display().to_string();
+    Call::of(vitmae(&["inspect", &ema])).succeeded();
+    Call::of(vitmae(&["quality", "--model", &ema, "--data-path", &data, "-q"])).succeeded();
+}
+
+#[test]
 fn the_originals_folder_layout_is_understood() {
     let place = Workplace::new(12);
     fs::create_dir_all(place.path("set/train/a")).unwrap();

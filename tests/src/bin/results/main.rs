@@ -153,7 +153,7 @@ impl Curves {
         let theirs = peer::losses(config, train, &settings.python, &folder, COMPARED as u64)?;
         let per_epoch = ours.len() / config.epochs as usize;
         let curves = Curves { ours, theirs, per_epoch, checkpoint: summary.checkpoint };
-        eprintln!("{name}: {:.4} % from PyTorch at most", 100.0 * curves.distance());
+        eprintln!("{name}: losses within {:.1e} of PyTorch's", curves.distance());
         Ok(curves)
     }
 

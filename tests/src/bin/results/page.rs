@@ -74,7 +74,7 @@ with the same first weights, and batches, masks and learning rates in the same o
 "
     );
     for (name, curves) in [("digits", &found.digits), ("photographs", &found.photographs)] {
-        let _ = writeln!(text, "| {name} | {:.4} % |", 100.0 * curves.distance());
+        let _ = writeln!(text, "| {name} | {:.1e} |", curves.distance());
     }
     text += "\nThe photographs are those of `vitmae demo` at 64 pixels with patches of 8. Mean loss of an epoch on digits, on normalised \
              patches:\n\n| epoch | loss |\n|---|---|\n";
