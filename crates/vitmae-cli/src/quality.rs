@@ -34,7 +34,8 @@ pub struct QualityArgs {
     /// Masks of each image; 4 remove every patch three times at ratio 0.75
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     masks: u16,
-    /// The masks of every image as an `.npy` file, [L] or [N, L]: bool or uint8 with 1 = removed, or noise as floats
+    /// The masks of every image as an `.npy` file, one row or several, a number for each patch: bool or uint8 with 1 = removed,
+    /// or noise as floats
     #[arg(long, value_name = "FILE", conflicts_with_all = ["masks", "seed"])]
     mask_file: Option<PathBuf>,
     /// Share of patches to remove [default: the model's]

@@ -44,7 +44,7 @@ pub struct ReconstructArgs {
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// Masks as an `.npy` file: bool or uint8 with 1 = removed, or noise as floats of which the smallest are kept;
-    /// [L] for all images or [N, L] with a row an image
+    /// one row of a number a patch for all images, or a row an image
     #[arg(long, value_name = "FILE", conflicts_with = "mask")]
     mask_file: Option<PathBuf>,
     #[command(flatten)]
