@@ -180,7 +180,7 @@ fn input(config: &VitMaeConfig, args: &BenchArgs, device: &Device) -> Result<(Te
 }
 
 /// The most memory this process has held, in bytes: `VmHWM` of Linux; none elsewhere.
-fn peak_memory() -> Result<u64> {
+pub fn peak_memory() -> Result<u64> {
     if !cfg!(target_os = "linux") {
         return Ok(0);
     }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::bench::peak_memory;
 use indicatif::{ProgressBar, ProgressStyle};
 use vitmae_trainer::{Event, Spike, Step};
 
@@ -19,6 +20,8 @@ pub struct Progress {
     seconds: f64,
     images: f64,
     data_seconds: f64,
+    /// The most that the process has held, where the system tells.
+    memory: String,
     last_line: Instant,
 }
 
@@ -40,6 +43,7 @@ impl Progress {
             seconds: 0.0,
             images: 0.0,
             data_seconds: 0.0,
+            memory: String::new(),
             last_line: Instant::now(),
         }
     }
@@ -139,12 +143,21 @@ impl Progress {
         self.images = smooth(self.images, step.images as f64);
         self.data_seconds = smooth(self.data_seconds, step.data_seconds);
         let loss = smooth(self.loss.unwrap_or(0.0), step.loss);
+        // Steady after the first updates, and a file to read.
+        if !self.quiet && step.step % 64 == 1 {
+            let bytes = peak_memory().unwrap_or(0);
+            self.memory = match bytes {
+                0 => String::new(),
+                bytes => format!(" {:.1} GB", bytes as f64 / 1e9),
+            };
+        }
         self.loss = Some(loss);
         let numbers = format!(
-            "loss {loss:.4} lr {:.2e} {:.1} img/s data {:.0}%",
+            "loss {loss:.4} lr {:.2e} {:.1} img/s data {:.0}%{}",
             step.lr,
             self.images / self.seconds,
-            100.0 * self.data_seconds / self.seconds
+            100.0 * self.data_seconds / self.seconds,
+            self.memory
         );
         if let Some(bar) = &self.bar {
             bar.set_position(step.step);

@@ -8,6 +8,8 @@ mod setup;
 mod bad_input;
 #[path = "command/data.rs"]
 mod data;
+#[path = "command/digits.rs"]
+mod digits;
 #[path = "command/doctor.rs"]
 mod doctor;
 #[path = "command/full_disk.rs"]
