@@ -67,13 +67,14 @@ fn digits_are_pre_trained_on_probed_and_classified() {
     let (knn, linear) = (of_model("knn --k 5"), of_model("linprobe"));
     assert!(share(&knn, "accuracy") > LEAST, "{knn}");
     assert!(share(&linear, "accuracy") > LEAST, "{linear}");
+    // Crops of the size of the central part that is judged; small digits fill their image.
     let probe = format!(
-        "--output-dir {} --epochs 60 --warmup-epochs 5 --batch-size 200 --lr 6.4",
+        "--output-dir {} --epochs 200 --warmup-epochs 5 --batch-size 600 --lr 20",
         place.text("probe")
     );
     let probed =
-        of_model(&format!("linprobe --optimizer lars {probe} --no-flip --crop-scale 0.8 1"));
-    assert!(share(&probed, "accuracy") > 0.15, "{probed}");
+        of_model(&format!("linprobe --optimizer lars {probe} --no-flip --crop-scale 0.7 0.8"));
+    assert!(share(&probed, "accuracy") > LEAST, "{probed}");
     let mut finetune =
         command(&format!("finetune --finetune {run} --mixup 0.2 --reprob 0 {recipe}"));
     finetune.args(["--output-dir", &place.text("classifier"), "--layer-decay", "0.9"]);
