@@ -23,7 +23,7 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>, gpu: &Gpu) {
         let bias = gpu.f32(outputs);
         let work = flop(2 * rows * inputs * outputs);
         gpu.bench(criterion, "gemm", &format!("{name} forward"), work.clone(), &y, || {
-            let epilogue = Epilogue { bias: Some(&bias), activation: None, residual: None };
+            let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
             linear::forward(client, &x, &weight, epilogue, shape, &y);
         });
         gpu.bench(criterion, "gemm", &format!("{name} backward input"), work.clone(), &dx, || {

@@ -48,8 +48,12 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
             });
             if name.contains("fc1") {
                 case("forward with gelu", &mut || {
-                    let activation = Some((Activation::Gelu, &mut pre[..]));
-                    let epilogue = Epilogue { bias: Some(&bias), activation, residual: None };
+                    let epilogue = Epilogue {
+                        bias: Some(&bias),
+                        activation: Some(Activation::Gelu),
+                        pre: Some(&mut pre),
+                        residual: None,
+                    };
                     linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
                 });
             }

@@ -132,6 +132,16 @@ pub(crate) fn forward_slice(activation: Activation, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// The same where the argument is not needed any more.
+pub(crate) fn forward_in_place(activation: Activation, values: &mut [f32]) {
+    let mut arguments = [0.0; 256];
+    for values in values.chunks_mut(arguments.len()) {
+        let arguments = &mut arguments[..values.len()];
+        arguments.copy_from_slice(values);
+        forward_slice(activation, arguments, values);
+    }
+}
+
 multiversion! {
     fn gelu_forward(x: &[f32], y: &mut [f32]) {
         for (y, x) in y.iter_mut().zip(x) {

@@ -105,14 +105,16 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// What happens to `C` after the product, while it is still in cache: `+ bias`, then the activation
-/// (the value before it is kept for the backward pass), then `+ residual`.
+/// What happens to `C` after the product, while it is still in cache: `+ bias`, then the activation, then
+/// `+ residual`.
 #[derive(Default)]
 pub struct Epilogue<'a> {
     /// `[n]`, added to every row.
     pub bias: Option<&'a [f32]>,
-    /// The activation and where to keep its argument, `[m, n]`.
-    pub activation: Option<(Activation, &'a mut [f32])>,
+    /// The activation.
+    pub activation: Option<Activation>,
+    /// Where to keep its argument for the backward pass, `[m, n]`; not written without an activation.
+    pub pre: Option<&'a mut [f32]>,
     /// `[m, n]`, added last.
     pub residual: Option<&'a [f32]>,
 }
@@ -304,7 +306,8 @@ impl Grid {
 /// An [`Epilogue`] that tasks can share.
 struct SharedEpilogue<'a> {
     bias: Option<&'a [f32]>,
-    activation: Option<(Activation, SharedMut)>,
+    activation: Option<Activation>,
+    pre: Option<SharedMut>,
     residual: Option<&'a [f32]>,
 }
 
@@ -316,11 +319,12 @@ impl<'a> SharedEpilogue<'a> {
         if let Some(residual) = epilogue.residual {
             assert_eq!(residual.len(), m * n, "gemm: residual");
         }
-        let activation = epilogue.activation.map(|(activation, kept)| {
-            assert_eq!(kept.len(), m * n, "gemm: argument of the activation");
-            (activation, SharedMut::new(kept))
+        let pre = epilogue.pre.map(|pre| {
+            assert_eq!(pre.len(), m * n, "gemm: argument of the activation");
+            SharedMut::new(pre)
         });
-        Self { bias: epilogue.bias, activation, residual: epilogue.residual }
+        let Epilogue { bias, activation, residual, .. } = epilogue;
+        Self { bias, activation, pre, residual }
     }
 
     /// Finishes a block of `C`, which has `n` columns in all.
@@ -332,11 +336,15 @@ impl<'a> SharedEpilogue<'a> {
             if let Some(bias) = self.bias {
                 c.iter_mut().zip(&bias[cols.clone()]).for_each(|(c, b)| *c += b);
             }
-            if let Some((activation, kept)) = self.activation {
-                // SAFETY: as above.
-                let kept = unsafe { kept.slice(offset, cols.len()) };
-                kept.copy_from_slice(c);
-                activation::forward_slice(activation, kept, c);
+            match (self.activation, self.pre) {
+                (Some(activation), Some(pre)) => {
+                    // SAFETY: as above.
+                    let pre = unsafe { pre.slice(offset, cols.len()) };
+                    pre.copy_from_slice(c);
+                    activation::forward_slice(activation, pre, c);
+                }
+                (Some(activation), None) => activation::forward_in_place(activation, c),
+                (None, _) => {}
             }
             if let Some(residual) = self.residual {
                 c.iter_mut().zip(&residual[offset..]).for_each(|(c, r)| *c += r);

@@ -11,7 +11,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use crate::{Array, Client, Dtype, launch};
-use functions::{derivative, value};
+use functions::derivative;
+pub(crate) use functions::value;
 
 /// An element-wise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -269,7 +270,10 @@ fn backward_kernel<F: Float, N: Size>(
 
 /// `f` of every lane.
 #[cube]
-fn values<N: Size>(x: Vector<f32, N>, #[comptime] activation: Activation) -> Vector<f32, N> {
+pub(crate) fn values<N: Size>(
+    x: Vector<f32, N>,
+    #[comptime] activation: Activation,
+) -> Vector<f32, N> {
     let mut y = Vector::<f32, N>::empty();
     #[unroll]
     for lane in 0..N::value() {

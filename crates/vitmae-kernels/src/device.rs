@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub f16: bool,
     /// The same for bf16.
     pub bf16: bool,
+    /// Whether what becomes bf16 is rounded to nearest; Vulkan leaves that open, and NVIDIA's truncates.
+    pub rounds_bf16: bool,
     /// Products of small matrices by a plane.
     pub cmma: Vec<MmaConfig>,
     /// Most buffers of a kernel.
@@ -45,6 +47,7 @@ impl Capabilities {
             plane: has_planes.then_some(hardware.plane_size_max),
             f16: usable(Dtype::F16),
             bf16: usable(Dtype::BF16),
+            rounds_bf16: !client.name().contains("wgpu"),
             cmma: features.matmul.cmma.iter().cloned().collect(),
             max_bindings: hardware.max_bindings,
             max_cube_count: hardware.max_cube_count,

@@ -11,6 +11,7 @@ mod matrix;
 mod sums;
 mod tiled;
 
+use crate::activation::{Activation, bias_activation};
 use crate::{Array, Client, Dtype, KernelError};
 
 /// A view of a matrix inside an array, with any strides.
@@ -61,6 +62,62 @@ impl<'a> MatRef<'a> {
     }
 }
 
+/// What happens to a product: `+ bias`, then the activation, then `+ residual`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[n]` f32, added to every row.
+    pub bias: Option<&'a Array>,
+    /// The activation.
+    pub activation: Option<Activation>,
+    /// Where to keep its argument for the backward pass, `[m, n]`.
+    pub pre: Option<&'a Array>,
+    /// `[m, n]`, added last.
+    pub residual: Option<&'a Array>,
+}
+
+impl Epilogue<'_> {
+    fn is_none(&self) -> bool {
+        let Self { bias, activation, pre, residual } = self;
+        bias.is_none() && activation.is_none() && pre.is_none() && residual.is_none()
+    }
+
+    /// Bias, residual and kept argument as a kernel binds them: what is absent is bound to `other`, an output to memory
+    /// of its own, and not touched.
+    fn arrays(&self, client: &Client, other: &Array) -> [Array; 3] {
+        let read = |array: Option<&Array>| array.unwrap_or(other).clone();
+        let pre = self.pre.cloned();
+        let pre = pre.unwrap_or_else(|| Array::empty(client, 0, other.dtype));
+        [read(self.bias), read(self.residual), pre]
+    }
+
+    fn after(&self, accumulate: bool) -> After {
+        After {
+            accumulate,
+            bias: self.bias.is_some(),
+            saves: self.pre.is_some(),
+            activation: self.activation.unwrap_or(Activation::Linear),
+            residual: self.residual.is_some(),
+        }
+    }
+
+    /// In a pass of its own.
+    fn apply(&self, client: &Client, product: &Array, c: &Array) {
+        let activation = self.activation.unwrap_or(Activation::Linear);
+        bias_activation(client, product, self.bias, activation, self.residual, self.pre, c);
+    }
+}
+
+/// What a kernel does with a sum before it writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct After {
+    accumulate: bool,
+    bias: bool,
+    /// Keeps the argument of the activation, as it is stored, so that backward sees what it was.
+    saves: bool,
+    activation: Activation,
+    residual: bool,
+}
+
 /// How a product is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -95,7 +152,24 @@ pub fn gemm(client: &Client, a: MatRef, b: MatRef, c: &Array, accumulate: bool) 
     // It refuses before it launches anything; which shapes it refuses depends on the device alone.
     if gemm_with(client, Strategy::Matrix, a, b, c, accumulate).is_err() {
         check(a, b, c);
-        tiled::product(client, a, b, c, accumulate);
+        tiled::product(client, a, b, c, accumulate, Epilogue::default());
+    }
+}
+
+/// `C = A·B`, then the epilogue, on the way out unless the product is a sum of parts. `residual` and the kept argument have the type of `C`.
+///
+/// # Panics
+/// If the sizes or types do not fit together.
+pub fn gemm_epilogue(client: &Client, a: MatRef, b: MatRef, epilogue: Epilogue, c: &Array) {
+    check(a, b, c);
+    let bias = epilogue.bias.is_none_or(|bias| (bias.len, bias.dtype) == (b.cols, Dtype::F32));
+    assert!(bias, "gemm: bias");
+    for (array, name) in [(epilogue.residual, "residual"), (epilogue.pre, "pre")] {
+        let fits = array.is_none_or(|array| (array.len, array.dtype) == (c.len, c.dtype));
+        assert!(fits, "gemm: {name}");
+    }
+    if c.len > 0 && matrix::product(client, a, b, c, false, epilogue).is_err() {
+        tiled::product(client, a, b, c, false, epilogue);
     }
 }
 
@@ -120,8 +194,8 @@ pub fn gemm_with(
         return Ok(());
     }
     match strategy {
-        Strategy::Tiled => tiled::product(client, a, b, c, accumulate),
-        Strategy::Matrix => matrix::product(client, a, b, c, accumulate)?,
+        Strategy::Tiled => tiled::product(client, a, b, c, accumulate, Epilogue::default()),
+        Strategy::Matrix => matrix::product(client, a, b, c, accumulate, Epilogue::default())?,
     }
     Ok(())
 }

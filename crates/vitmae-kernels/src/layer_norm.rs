@@ -20,7 +20,7 @@ use crate::team::{Team, team_sum};
 use crate::{Array, Capabilities, Client, Dtype, cube_count};
 pub use backward::backward;
 
-/// Normalises each row of `x`; `mean` and `rstd` are kept for [`backward()`].
+/// Normalises each row of `x`; `mean` and `rstd` are kept for [`backward()`]. `y` may be of another type than `x`.
 ///
 /// # Shapes
 /// `x: [N, D]`, `weight, bias: [D]` → `y: [N, D]`, `mean, rstd: [N]`
@@ -60,7 +60,7 @@ pub fn forward(
             eps,
             n as u32,
             team,
-            x.dtype.elem(),
+            [x.dtype.elem(), y.dtype.elem()],
         );
     }
 }
@@ -127,7 +127,7 @@ pub fn forward_residual(
             eps,
             n as u32,
             team,
-            x.dtype.elem(),
+            [x.dtype.elem(), y.dtype.elem()],
         );
     }
 }
@@ -146,7 +146,6 @@ fn check(
     assert_eq!(bias.len, d, "layer_norm: bias");
     assert_eq!(y.len, n * d, "layer_norm: y");
     assert_eq!(rstd.len, n, "layer_norm: rstd");
-    assert_eq!(x.dtype, y.dtype, "layer_norm: types of x and y");
     assert_f32(&[weight, bias, mean, rstd]);
     (n, d)
 }
@@ -159,17 +158,17 @@ fn assert_f32(arrays: &[&Array]) {
 /// One team normalises one row.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
-fn forward_kernel<F: Float, N: Size>(
+fn forward_kernel<F: Float, Y: Float, N: Size>(
     x: &[Vector<F, N>],
     weight: &[Vector<f32, N>],
     bias: &[Vector<f32, N>],
-    y: &mut [Vector<F, N>],
+    y: &mut [Vector<Y, N>],
     mean: &mut [f32],
     rstd: &mut [f32],
     eps: f32,
     rows: u32,
     #[comptime] team: Team,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, Y)] _dtypes: [ElemType; 2],
 ) {
     let lane = UNIT_POS as usize % team.units;
     let row = CUBE_POS * team.rows_per_cube() + UNIT_POS as usize / team.units;
@@ -192,26 +191,26 @@ fn forward_kernel<F: Float, N: Size>(
             }
         }
     }
-    normalise_row::<F, N>(x, weight, bias, y, mean, rstd, eps, &kept, part, row, live, team);
+    normalise_row::<F, Y, N>(x, weight, bias, y, mean, rstd, eps, &kept, part, row, live, team);
 }
 
 /// The same for the sum of three, which is written too.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
-fn forward_residual_kernel<F: Float, N: Size>(
+fn forward_residual_kernel<F: Float, Y: Float, N: Size>(
     x: &[Vector<F, N>],
     shift: &[Vector<f32, N>],
     residual: &[Vector<F, N>],
     weight: &[Vector<f32, N>],
     bias: &[Vector<f32, N>],
     sum: &mut [Vector<F, N>],
-    y: &mut [Vector<F, N>],
+    y: &mut [Vector<Y, N>],
     mean: &mut [f32],
     rstd: &mut [f32],
     eps: f32,
     rows: u32,
     #[comptime] team: Team,
-    #[define(F)] _dtype: ElemType,
+    #[define(F, Y)] _dtypes: [ElemType; 2],
 ) {
     let lane = UNIT_POS as usize % team.units;
     let row = CUBE_POS * team.rows_per_cube() + UNIT_POS as usize / team.units;
@@ -238,17 +237,17 @@ fn forward_residual_kernel<F: Float, N: Size>(
             }
         }
     }
-    normalise_row::<F, N>(&*sum, weight, bias, y, mean, rstd, eps, &kept, part, row, live, team);
+    normalise_row::<F, Y, N>(&*sum, weight, bias, y, mean, rstd, eps, &kept, part, row, live, team);
 }
 
 /// What follows once each unit has its part of the row in `kept`, or in `x` alone, and the part's sum.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
-fn normalise_row<F: Float, N: Size>(
+fn normalise_row<F: Float, Y: Float, N: Size>(
     x: &[Vector<F, N>],
     weight: &[Vector<f32, N>],
     bias: &[Vector<f32, N>],
-    y: &mut [Vector<F, N>],
+    y: &mut [Vector<Y, N>],
     mean: &mut [f32],
     rstd: &mut [f32],
     eps: f32,
@@ -297,7 +296,7 @@ fn normalise_row<F: Float, N: Size>(
                 };
                 let normalised = (value - centres) * scales;
                 y[start + column] =
-                    Vector::<F, N>::cast_from(normalised * weight[column] + bias[column]);
+                    Vector::<Y, N>::cast_from(normalised * weight[column] + bias[column]);
             }
         }
         if lane == 0 {

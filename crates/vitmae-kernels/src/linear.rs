@@ -3,8 +3,8 @@
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`; CPU twin:
 //! `vitmae_cpu::linear`.
 
-use crate::activation::{Activation, bias_activation};
-use crate::gemm::{MatRef, gemm};
+pub use crate::gemm::Epilogue;
+use crate::gemm::{MatRef, gemm, gemm_epilogue};
 use crate::{Array, Client, reduce};
 
 /// Sizes of a linear map.
@@ -16,18 +16,6 @@ pub struct Shape {
     pub inputs: usize,
     /// Width of `y`.
     pub outputs: usize,
-}
-
-/// What happens to the product, in one pass: `+ bias`, then the activation (the value before it is kept for
-/// the backward pass), then `+ residual`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
-    /// `[out]` f32, added to every row.
-    pub bias: Option<&'a Array>,
-    /// The activation and where to keep its argument, `[N, out]`.
-    pub activation: Option<(Activation, &'a Array)>,
-    /// `[N, out]`, added last.
-    pub residual: Option<&'a Array>,
 }
 
 /// `y = x · weightᵀ`, then the epilogue. `weight` is f32 or of the type of `x`.
@@ -46,21 +34,9 @@ pub fn forward(
     y: &Array,
 ) {
     let Shape { rows, inputs, outputs } = shape;
-    let Epilogue { bias, activation, residual } = epilogue;
-    assert_eq!(y.len, rows * outputs, "linear: y");
-    assert!(bias.is_none_or(|bias| bias.len == outputs), "linear: bias");
     let x = MatRef::row_major(x, rows, inputs);
     let weight = MatRef::row_major(weight, outputs, inputs).transposed();
-    if bias.is_none() && activation.is_none() && residual.is_none() {
-        return gemm(client, x, weight, y, false);
-    }
-    let product = Array::empty(client, y.len, y.dtype);
-    gemm(client, x, weight, &product, false);
-    let (activation, pre) = match activation {
-        Some((activation, pre)) => (activation, Some(pre)),
-        None => (Activation::Linear, None),
-    };
-    bias_activation(client, &product, bias, activation, residual, pre, y);
+    gemm_epilogue(client, x, weight, epilogue, y);
 }
 
 /// `dx = dy · weight`, `[N, in]`.

@@ -1,6 +1,6 @@
 //! Multi-head self-attention with its projections and the residual around it.
 
-use vitmae_tensor::ops::{self, Attended, Dropout};
+use vitmae_tensor::ops::{self, Attended, Dropout, Precision};
 use vitmae_tensor::{Indices, Tensor, TensorError};
 
 use crate::{BranchDropout, LayerNorm, LayerNormCache, Linear, Param};
@@ -28,8 +28,8 @@ pub struct AttentionCache {
 }
 
 impl Attention {
-    /// `y` and the norm of it with which the other half of a block begins: `(y, norm(y), …)`. With `rows` each
-    /// token is still attended to, but only these tokens get an output.
+    /// `y` and the norm of it with which the other half of a block begins, for products in `precision`:
+    /// `(y, norm(y), …)`. With `rows` each token is still attended to, but only these tokens get an output.
     ///
     /// # Shapes
     /// `x: [B, N, D]` → the same, or `[B, K, D]` for `rows: [B, K]`, of which `residual` has the shape too
@@ -41,19 +41,19 @@ impl Attention {
         x: &Tensor,
         residual: &Tensor,
         rows: Option<&Indices>,
-        norm: &LayerNorm,
+        (norm, precision): (&LayerNorm, Precision),
         probabilities_dropout: Option<Dropout>,
         output_dropout: BranchDropout,
     ) -> Result<(Tensor, Tensor, AttentionCache, LayerNormCache), TensorError> {
-        let qkv = self.qkv.forward(x)?; // [B, N, 3·D]
+        let qkv = self.qkv.forward_inside(x)?; // [B, N, 3·D]
         let attended =
             ops::attention(&qkv, self.heads, self.qkv.precision, probabilities_dropout.as_ref())?;
         let mixed = &chosen(&attended.out, rows)?; // [B, N, D] or [B, K, D]
         let (y, normed, of_norm) = if output_dropout.is_none() {
-            norm.forward_sum(&self.projection, mixed, residual)?
+            norm.forward_sum(&self.projection, mixed, residual, precision)?
         } else {
             let y = output_dropout.join(&self.projection.forward(mixed)?, residual)?;
-            let (normed, of_norm) = norm.forward(y.clone())?;
+            let (normed, of_norm) = norm.forward_for(y.clone(), precision)?;
             (y, normed, of_norm)
         };
         let cache = AttentionCache {
@@ -79,7 +79,8 @@ impl Attention {
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
         let mixed = &chosen(&cache.attended.out, cache.rows.as_ref())?;
-        let mut dmixed = self.projection.backward(mixed, &cache.output_dropout.backward(dy)?)?;
+        let dy = &cache.output_dropout.backward(dy)?;
+        let mut dmixed = self.projection.backward_inside(mixed, dy)?;
         if let Some(rows) = &cache.rows {
             dmixed = ops::gather_backward(&dmixed, rows, x.shape()[1])?;
         }
@@ -87,7 +88,7 @@ impl Attention {
         let dqkv =
             ops::attention_backward(&dmixed, &cache.qkv, &cache.attended, self.heads, dropout)?;
         drop((dmixed, cache));
-        self.qkv.backward(x, &dqkv)
+        self.qkv.backward_inside(x, &dqkv)
     }
 
     /// Parameters of `qkv`, then of `projection`.

@@ -45,20 +45,44 @@ impl Block {
         rows: Option<&Indices>,
         dropout: &BlockDropout,
     ) -> Result<(Tensor, BlockCache), TensorError> {
+        let (a, normed, [norm1, norm2], attention) = self.attend(x, rows, dropout)?;
+        let (y, mlp) = self.mlp.forward(&normed, &a, dropout.mlp)?;
+        Ok((y, BlockCache { norm1, attention, norm2, mlp, rows: rows.cloned() }))
+    }
+
+    /// The output of [`forward`](Self::forward) without dropout and, for those who ask to see inside, what the attention
+    /// keeps; nothing else is kept for a backward pass.
+    pub(crate) fn infer(
+        &self,
+        x: Tensor,
+        rows: Option<&Indices>,
+    ) -> Result<(Tensor, AttentionCache), TensorError> {
+        let (a, normed, _, attention) = self.attend(x, rows, &BlockDropout::default())?;
+        Ok((self.mlp.infer(&normed, &a)?, attention))
+    }
+
+    /// The first half: `a`, `norm2(a)`, and what is kept of both norms and the attention.
+    #[allow(
+        clippy::type_complexity,
+        reason = "both halves and what they keep, named where it is taken apart"
+    )]
+    fn attend(
+        &self,
+        x: Tensor,
+        rows: Option<&Indices>,
+        dropout: &BlockDropout,
+    ) -> Result<(Tensor, Tensor, [LayerNormCache; 2], AttentionCache), TensorError> {
         let residual = chosen(&x, rows)?;
-        let (normed, norm1) = self.norm1.forward(x)?;
-        let BlockDropout { probabilities, projection, mlp } = *dropout;
+        let (normed, norm1) = self.norm1.forward_for(x, self.attention.qkv.precision)?;
         let (a, normed, attention, norm2) = self.attention.forward(
             &normed,
             &residual,
             rows,
-            &self.norm2,
-            probabilities,
-            projection,
+            (&self.norm2, self.mlp.fc1.precision),
+            dropout.probabilities,
+            dropout.projection,
         )?;
-        drop(residual);
-        let (y, mlp) = self.mlp.forward(&normed, &a, mlp)?;
-        Ok((y, BlockCache { norm1, attention, norm2, mlp, rows: rows.cloned() }))
+        Ok((a, normed, [norm1, norm2], attention))
     }
 
     /// Returns `dx` and adds to the gradients.
@@ -66,11 +90,11 @@ impl Block {
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
     pub fn backward(&mut self, cache: BlockCache, dy: Tensor) -> Result<Tensor, TensorError> {
-        let normed = self.norm2.again(&cache.norm2)?;
+        let normed = self.norm2.again(&cache.norm2, self.mlp.fc1.precision)?;
         let dnormed = self.mlp.backward(cache.mlp, &normed, &dy)?;
         let mut da = self.norm2.backward(cache.norm2, &dnormed, Some(&dy))?;
         drop((normed, dnormed, dy));
-        let normed = self.norm1.again(&cache.norm1)?;
+        let normed = self.norm1.again(&cache.norm1, self.attention.qkv.precision)?;
         let dnormed = self.attention.backward(cache.attention, &normed, &da)?;
         if let Some(rows) = &cache.rows {
             da = ops::gather_backward(&da, rows, normed.shape()[1])?;
@@ -95,15 +119,5 @@ impl Block {
         all.extend(self.norm2.parameters_mut());
         all.extend(self.mlp.parameters_mut());
         all
-    }
-}
-
-impl BlockCache {
-    /// The attention's probabilities `[B, A, N, N]`, before dropout.
-    ///
-    /// # Errors
-    /// Those of [`AttentionCache::probabilities`].
-    pub fn probabilities(&self) -> Result<Tensor, TensorError> {
-        self.attention.probabilities()
     }
 }

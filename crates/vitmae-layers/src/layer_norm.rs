@@ -1,6 +1,6 @@
 //! Layer normalisation over the last axis.
 
-use vitmae_tensor::ops::{self, Normalised};
+use vitmae_tensor::ops::{self, Normalised, Precision};
 use vitmae_tensor::{Tensor, TensorError};
 
 use crate::{Linear, MakeParam, Param};
@@ -44,39 +44,49 @@ impl LayerNorm {
     /// # Errors
     /// [`TensorError`] if the width of `x` is not `D`.
     pub fn forward(&self, x: Tensor) -> Result<(Tensor, LayerNormCache), TensorError> {
+        self.forward_for(x, Precision::F32)
+    }
+
+    /// [`forward`](Self::forward) where only products in `precision` read the result.
+    pub(crate) fn forward_for(
+        &self,
+        x: Tensor,
+        precision: Precision,
+    ) -> Result<(Tensor, LayerNormCache), TensorError> {
         let Normalised { y, mean, rstd } =
-            ops::layer_norm(&x, &self.weight.value, &self.bias.value, self.eps)?;
+            ops::layer_norm(&x, &self.weight.value, &self.bias.value, self.eps, precision)?;
         Ok((y, LayerNormCache { x, mean, rstd }))
     }
 
-    /// `sum = residual + linear(x)` and its norm: `(sum, y)`, in one pass on a GPU.
-    ///
-    /// # Errors
-    /// [`TensorError`] if a shape does not fit.
-    pub fn forward_sum(
+    /// `sum = residual + linear(x)` and its norm, which only products in `precision` read: `(sum, y)`, in one pass on a
+    /// GPU.
+    pub(crate) fn forward_sum(
         &self,
         linear: &Linear,
         x: &Tensor,
         residual: &Tensor,
+        precision: Precision,
     ) -> Result<(Tensor, Tensor, LayerNormCache), TensorError> {
         let Some(bias) = &linear.bias else {
             let sum = linear.forward_residual(x, residual)?;
-            let (y, cache) = self.forward(sum.clone())?;
+            let (y, cache) = self.forward_for(sum.clone(), precision)?;
             return Ok((sum, y, cache));
         };
         let of_linear = (linear.weight(), &bias.value);
         let of_norm = (&self.weight.value, &self.bias.value);
         let (sum, Normalised { y, mean, rstd }) =
-            ops::linear_residual_norm(x, of_linear, residual, of_norm, self.eps)?;
+            ops::linear_residual_norm(x, of_linear, residual, of_norm, self.eps, precision)?;
         Ok((sum.clone(), y, LayerNormCache { x: sum, mean, rstd }))
     }
 
     /// The output once more, for a backward pass that did not keep it: the same bits.
-    ///
-    /// # Errors
-    /// None but those of [`forward`](Self::forward).
-    pub fn again(&self, cache: &LayerNormCache) -> Result<Tensor, TensorError> {
-        Ok(ops::layer_norm(&cache.x, &self.weight.value, &self.bias.value, self.eps)?.y)
+    pub(crate) fn again(
+        &self,
+        cache: &LayerNormCache,
+        precision: Precision,
+    ) -> Result<Tensor, TensorError> {
+        let LayerNorm { weight, bias, eps } = self;
+        Ok(ops::layer_norm(&cache.x, &weight.value, &bias.value, *eps, precision)?.y)
     }
 
     /// Returns `dx`, with the gradient `residual` that goes around the norm added, and adds to the

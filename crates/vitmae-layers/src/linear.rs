@@ -40,7 +40,12 @@ impl Linear {
     /// # Errors
     /// [`TensorError`] if the width of `x` is not `in`; the same holds for the other forward functions.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, TensorError> {
-        ops::linear(x, self.weight(), self.bias())
+        ops::linear(x, self.weight(), self.bias(), Precision::F32)
+    }
+
+    /// [`forward`](Self::forward) inside a block, where only operations in the map's precision read the result.
+    pub(crate) fn forward_inside(&self, x: &Tensor) -> Result<Tensor, TensorError> {
+        ops::linear(x, self.weight(), self.bias(), self.precision)
     }
 
     /// `(pre, f(pre))` with `pre` the map of `x`.
@@ -53,6 +58,15 @@ impl Linear {
         f: Activation,
     ) -> Result<(Tensor, Tensor), TensorError> {
         ops::linear_activation(x, self.weight(), self.bias(), f)
+    }
+
+    /// `f` of the map of `x`, for a pass that nothing is kept of.
+    pub(crate) fn infer_activation(
+        &self,
+        x: &Tensor,
+        f: Activation,
+    ) -> Result<Tensor, TensorError> {
+        ops::linear_activation_alone(x, self.weight(), self.bias(), f)
     }
 
     /// The map of `x` plus `residual`, `[…, out]`.
@@ -68,8 +82,32 @@ impl Linear {
     /// # Errors
     /// [`TensorError`] if `dy` has not the shape of the output.
     pub fn backward(&mut self, x: &Tensor, dy: &Tensor) -> Result<Tensor, TensorError> {
-        self.backward_parameters(x, dy)?;
-        ops::linear_backward_input(self.precision, dy, &self.weight.value)
+        self.backward_stored(x, dy, Precision::F32)
+    }
+
+    /// [`backward`](Self::backward) inside a block, where only operations in the map's precision read `dx`.
+    pub(crate) fn backward_inside(
+        &mut self,
+        x: &Tensor,
+        dy: &Tensor,
+    ) -> Result<Tensor, TensorError> {
+        self.backward_stored(x, dy, self.precision)
+    }
+
+    fn backward_stored(
+        &mut self,
+        x: &Tensor,
+        dy: &Tensor,
+        stored: Precision,
+    ) -> Result<Tensor, TensorError> {
+        if let Some(bias) = &mut self.bias {
+            ops::linear_backward_bias(dy, &mut bias.grad)?;
+        }
+        // Both products read it.
+        let dy = &ops::rounded(dy, self.precision)?;
+        let Param { value, grad, .. } = &mut self.weight;
+        ops::linear_backward_weight(self.precision, dy, x, value.shape(), grad)?;
+        ops::linear_backward_input(self.precision, dy, value, stored)
     }
 
     /// As [`backward`](Self::backward) where nobody needs `dx`, as for the first layer of a model.

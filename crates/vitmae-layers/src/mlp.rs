@@ -45,6 +45,12 @@ impl Mlp {
         Ok((y, MlpCache { pre, dropout }))
     }
 
+    /// The output of [`forward`](Self::forward) without dropout, keeping nothing for a backward pass.
+    pub(crate) fn infer(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor, TensorError> {
+        let hidden = self.fc1.infer_activation(x, self.activation)?;
+        self.fc2.forward_residual(&hidden, residual)
+    }
+
     /// Returns `dx`, without the part that goes through `residual`, and adds to the gradients; `x` is that of
     /// the forward pass.
     ///
@@ -57,11 +63,11 @@ impl Mlp {
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
         let hidden = ops::activation(&cache.pre, self.activation)?;
-        let dhidden = self.fc2.backward(&hidden, &cache.dropout.backward(dy)?)?;
+        let dhidden = self.fc2.backward_inside(&hidden, &cache.dropout.backward(dy)?)?;
         drop(hidden);
         let dpre = ops::activation_backward(&dhidden, &cache.pre, self.activation)?;
         drop((dhidden, cache.pre));
-        self.fc1.backward(x, &dpre)
+        self.fc1.backward_inside(x, &dpre)
     }
 
     /// Parameters of `fc1`, then of `fc2`.

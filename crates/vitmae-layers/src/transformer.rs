@@ -121,12 +121,12 @@ impl Transformer {
             let at = |source| LayerError { layer: name.clone(), source };
             // Whoever looks inside sees every token.
             let rows = if hidden_states { None } else { self.rows_of(index, rows) };
-            let (y, cache) = block.forward(x, rows, &BlockDropout::default()).map_err(at)?;
+            let (y, attention) = block.infer(x, rows).map_err(at)?;
             if let Some(states) = &mut trace.hidden_states {
                 states.push(y.clone());
             }
             if let Some(attentions) = &mut trace.attentions {
-                attentions.push(cache.probabilities().map_err(at)?);
+                attentions.push(attention.probabilities().map_err(at)?);
             }
             x = y;
         }

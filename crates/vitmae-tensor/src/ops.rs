@@ -1,6 +1,10 @@
 //! The operations of the model: one file an operation, forward and backward side by side, each with a
 //! CPU kernel and an f64 reference under the same file name.
 //!
+//! In [`Precision::Bf16`](Precision) products read their factors rounded to bf16. A GPU that rounds to bf16 also stores
+//! so what only products, attention, activations and norms read: those operations say it, or take a `stored` precision.
+//! Their results can be read, and given to each other in any mixture, but not to other operations.
+//!
 //! Every function checks devices' shapes first and returns a [`TensorError`](crate::TensorError); this
 //! is the only place that chooses a device's kernels.
 
@@ -37,8 +41,8 @@ pub use gather::{gather, gather_backward};
 pub use interpolation::{BicubicKernel, interpolation, interpolation_backward};
 pub use layer_norm::{Normalised, layer_norm, layer_norm_backward, linear_residual_norm};
 pub use linear::{
-    PackedWeight, Precision, Weight, linear, linear_activation, linear_backward_bias,
-    linear_backward_input, linear_backward_weight, linear_residual,
+    PackedWeight, Precision, Weight, linear, linear_activation, linear_activation_alone,
+    linear_backward_bias, linear_backward_input, linear_backward_weight, linear_residual, rounded,
 };
 pub use loss::{Distance, Objective, Target, loss, loss_backward, normalise_targets};
 pub use norm::{clip_scale, global_norm};

@@ -1,14 +1,15 @@
-//! A contiguous array of `f32`.
+//! A contiguous array of numbers.
 
 use std::sync::Arc;
 
 #[cfg(feature = "gpu")]
-use vitmae_kernels::{Array, Dtype};
+use vitmae_kernels::{Array, Client, Dtype};
 
 use crate::pool::Buffer;
 use crate::{Device, TensorError};
 
-/// A row-major array of `f32` on a device. Cloning shares the memory.
+/// A row-major array of `f32` on a device. Cloning shares the memory. What operations in bf16 hand to each other
+/// ([`ops`](crate::ops) says which) a GPU keeps in bf16.
 ///
 /// ```
 /// use vitmae_tensor::{Device, Tensor};
@@ -78,11 +79,22 @@ impl Tensor {
     pub(crate) fn empty(device: &Device, shape: &[usize]) -> Result<Self, TensorError> {
         #[cfg(feature = "gpu")]
         if let Some(client) = device.client() {
-            let array = Array::empty(client, gpu_elements(shape)?, Dtype::F32);
-            let storage = Storage::Gpu(Arc::new(array));
-            return Ok(Self { device: device.clone(), shape: shape.to_vec(), storage });
+            return Self::empty_as(device, client, shape, Dtype::F32);
         }
         Self::written(device, shape, |_| {})
+    }
+
+    /// The same on a GPU, for values of a type.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn empty_as(
+        device: &Device,
+        client: &Client,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Result<Self, TensorError> {
+        let array = Array::empty(client, gpu_elements(shape)?, dtype);
+        let storage = Storage::Gpu(Arc::new(array));
+        Ok(Self { device: device.clone(), shape: shape.to_vec(), storage })
     }
 
     /// A tensor of the CPU that `write` fills in full.
@@ -243,6 +255,14 @@ impl Tensor {
         }
     }
 
+    /// A tensor of this shape with other values.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn with_array(&self, array: Array) -> Self {
+        debug_assert_eq!(array.len, self.len());
+        let storage = Storage::Gpu(Arc::new(array));
+        Self { device: self.device.clone(), shape: self.shape.clone(), storage }
+    }
+
     /// The values of a tensor of a GPU for writing in place; shared memory is copied first.
     #[cfg(feature = "gpu")]
     pub(crate) fn array_mut(&mut self) -> Result<&Array, TensorError> {
@@ -252,7 +272,7 @@ impl Tensor {
             Storage::Cpu(_) => unreachable!("a tensor of the CPU in an operation of a GPU"),
         };
         if let Some(client) = self.device.client().filter(|_| is_shared) {
-            let own = Self::empty(&self.device, &self.shape)?;
+            let own = Self::empty_as(&self.device, client, &self.shape, self.array().dtype)?;
             activation::forward(client, Activation::Linear, self.array(), own.array());
             *self = own;
         }

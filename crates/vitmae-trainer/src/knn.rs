@@ -64,7 +64,7 @@ pub fn knn(
     for some in test.chunks(rows) {
         let x = Tensor::from_vec(&device, &[some.len() / width, width], unit(some, width))?;
         let weight = Weight { tensor: &known, precision: Precision::F32, packed: None };
-        let similarities = ops::linear(&x, weight, None)?.to_vec()?;
+        let similarities = ops::linear(&x, weight, None, Precision::F32)?.to_vec()?;
         let vote = |row: &[f32]| vote(row, train.labels, classes, options);
         predictions.extend(similarities.chunks_exact(count).map(vote));
     }

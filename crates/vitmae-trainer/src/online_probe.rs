@@ -70,7 +70,7 @@ impl OnlineProbe {
         let Some(x) = self.features.take() else { return Ok(None) };
         let [weight, bias] = &mut self.parameters;
         let factor = Weight { tensor: &weight.value, precision: Precision::F32, packed: None };
-        let scores = ops::linear(&x, factor, Some(&bias.value))?;
+        let scores = ops::linear(&x, factor, Some(&bias.value), Precision::F32)?;
         let targets: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
         let dscores = ops::cross_entropy_backward(&scores, &targets, 0.0, share as f32)?;
         let shape = weight.value.shape().to_vec();

@@ -47,19 +47,27 @@ fn stored(dtype: Dtype, scale: f64, tolerance: Tolerance) -> Tolerance {
     Tolerance::new(tolerance.abs + rounding * scale.min(1.0), tolerance.rel + rounding)
 }
 
+/// Types of a norm's input and output: the same one, and f32 beside another.
+fn pairs(client: &vitmae_kernels::Client) -> Vec<[Dtype; 2]> {
+    let dtypes = device::dtypes(client);
+    let mixed = dtypes.iter().filter(|&&dtype| dtype != Dtype::F32);
+    let mixed: Vec<_> = mixed.map(|&dtype| [Dtype::F32, dtype]).collect();
+    dtypes.iter().map(|&dtype| [dtype; 2]).chain(mixed).collect()
+}
+
 #[test]
 fn forward_equals_the_reference() {
     let (client, mut draws) = (device::client(), Draws::new(1));
-    for dtype in device::dtypes(&client) {
+    for [of_x, dtype] in pairs(&client) {
         for (n, d) in device::some(&SHAPES, dtype) {
-            let x = device::rounded(&input(&mut draws, n, d), dtype);
+            let x = device::rounded(&input(&mut draws, n, d), of_x);
             let (weight, bias) = (draws.vec_f32(d), draws.vec_f32(d));
             let y = Canary::poisoned(&client, n * d, dtype);
             let mean = Canary::poisoned(&client, n, Dtype::F32);
             let rstd = Canary::poisoned(&client, n, Dtype::F32);
             layer_norm::forward(
                 &client,
-                &Array::from_f32_as(&client, &x, dtype),
+                &Array::from_f32_as(&client, &x, of_x),
                 &Array::from_f32(&client, &weight),
                 &Array::from_f32(&client, &bias),
                 EPS,
@@ -71,7 +79,7 @@ fn forward_equals_the_reference() {
                 reference::forward(&widen(&x), &widen(&weight), &widen(&bias), EPS.into());
             let scale = largest(&expected.rstd);
             let finish = |canary: Canary, what: &str, expected: &[f64], tolerance| {
-                let name = format!("{what} {n}x{d} {dtype}");
+                let name = format!("{what} {n}x{d} {of_x} {dtype}");
                 assert_close(&name, &canary.finish(&client, &name), expected, tolerance);
             };
             let y_tolerance = stored(dtype, scale, tolerance_at(d + 4, scale));
@@ -141,10 +149,10 @@ fn the_norm_of_a_sum_equals_the_norm_of_the_stored_sum() {
 #[test]
 fn backward_equals_the_reference() {
     let (client, mut draws) = (device::client(), Draws::new(2));
-    for dtype in device::dtypes(&client) {
-        for (n, d) in device::some(&SHAPES, dtype) {
+    for dtypes in pairs(&client) {
+        for (n, d) in device::some(&SHAPES, dtypes[1]) {
             for (has_residual, accumulate) in [(false, false), (true, true)] {
-                backward(&client, &mut draws, dtype, n, d, has_residual, accumulate);
+                backward(&client, &mut draws, dtypes, n, d, has_residual, accumulate);
             }
         }
     }
@@ -153,14 +161,14 @@ fn backward_equals_the_reference() {
 fn backward(
     client: &vitmae_kernels::Client,
     draws: &mut Draws,
-    dtype: Dtype,
+    [dtype, of_dy]: [Dtype; 2],
     n: usize,
     d: usize,
     has_residual: bool,
     accumulate: bool,
 ) {
     let x = device::rounded(&input(draws, n, d), dtype);
-    let dy = device::rounded(&draws.vec_f32(n * d), dtype);
+    let dy = device::rounded(&draws.vec_f32(n * d), of_dy);
     let residual = device::rounded(&draws.vec_f32(n * d), dtype);
     let (weight, w0, b0) = (draws.vec_f32(d), draws.vec_f32(d), draws.vec_f32(d));
     let saved = reference::forward(&widen(&x), &widen(&weight), &vec![0.0; d], EPS.into());
@@ -177,7 +185,7 @@ fn backward(
     });
     layer_norm::backward(
         client,
-        &upload(&dy),
+        &Array::from_f32_as(client, &dy, of_dy),
         &upload(&x),
         &Array::from_f32(client, &weight),
         &narrow(&saved.mean),
@@ -194,7 +202,7 @@ fn backward(
         None => values.to_vec(),
     };
     let check = |canary: Canary, what: &str, expected: &[f64], tolerance| {
-        let name = format!("{what} {n}x{d} {dtype} {has_residual} {accumulate}");
+        let name = format!("{what} {n}x{d} {dtype} {of_dy} {has_residual} {accumulate}");
         assert_close(&name, &canary.finish(client, &name), expected, tolerance);
     };
     let [dweight, dbias] = sums;

@@ -12,9 +12,17 @@ use vitmae_testing::error_model::tolerance_at;
 use vitmae_testing::reference::activation as reference_activation;
 use vitmae_testing::reference::linear as reference;
 
-/// Rows, inputs, outputs.
-const SHAPES: [[usize; 3]; 6] =
-    [[1, 1, 1], [1, 33, 14], [50, 17, 31], [197, 64, 15], [13, 769, 33], [3, 5, 257]];
+/// Rows, inputs, outputs; the last two for matrix units, in one part and in two.
+const SHAPES: [[usize; 3]; 8] = [
+    [1, 1, 1],
+    [1, 33, 14],
+    [50, 17, 31],
+    [197, 64, 15],
+    [13, 769, 33],
+    [3, 5, 257],
+    [197, 64, 96],
+    [70, 1032, 136],
+];
 
 /// Parameters are f32; these are exact in every type, as a device with matrix units rounds them.
 fn parameters(draws: &mut Draws, len: usize) -> Vec<f32> {
@@ -43,7 +51,8 @@ impl Behind {
         let residual = Array::from_f32_as(client, &self.residual, x.dtype);
         let epilogue = Epilogue {
             bias: has_bias.then_some(&bias),
-            activation: has_activation.then(|| (Activation::Gelu, pre.array())),
+            activation: has_activation.then_some(Activation::Gelu),
+            pre: has_activation.then(|| pre.array()),
             residual: has_residual.then_some(&residual),
         };
         linear::forward(client, x, weight, epilogue, shape, y.array());
@@ -69,7 +78,8 @@ impl Behind {
         let [mut pre, mut y] = [(); 2].map(|()| vec![f32::NAN; shape.rows * shape.outputs]);
         let epilogue = CpuEpilogue {
             bias: has_bias.then_some(&self.bias[..]),
-            activation: has_activation.then_some((CpuActivation::Gelu, &mut pre[..])),
+            activation: has_activation.then_some(CpuActivation::Gelu),
+            pre: has_activation.then_some(&mut pre[..]),
             residual: has_residual.then_some(&self.residual[..]),
         };
         cpu::forward(Precision::F32, x, weight, epilogue, shape, &mut y);
@@ -181,8 +191,9 @@ fn products_in_bf16_are_those_of_the_cpu() {
             ops::linear_backward_weight(Precision::Bf16, &dy, &x, weight.shape(), &mut dweight)
                 .expect("dweight");
             [
-                ops::linear(&x, factor, None).expect("y"),
-                ops::linear_backward_input(Precision::Bf16, &dy, &weight).expect("dx"),
+                ops::linear(&x, factor, None, Precision::F32).expect("y"),
+                ops::linear_backward_input(Precision::Bf16, &dy, &weight, Precision::F32)
+                    .expect("dx"),
                 dweight.expect("dweight"),
             ]
             .map(|tensor| tensor.to_vec().expect("its values"))

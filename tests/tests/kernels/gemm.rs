@@ -144,18 +144,23 @@ fn epilogues_equal_the_reference() {
         let (bias, residual) = (draws.vec_f32(n), draws.vec_f32(m * n));
         for parts in 0..8 {
             let (has_bias, has_act, has_residual) = (parts & 1 > 0, parts & 2 > 0, parts & 4 > 0);
-            let [pre, y] = pools::run("epilogue", || {
+            let [pre, y, forgetful] = pools::run("epilogue", || {
                 let mut pre = Guarded::poisoned(if has_act { m * n } else { 0 });
-                let mut c = Guarded::poisoned(m * n);
-                let epilogue = Epilogue {
-                    bias: has_bias.then_some(&bias[..]),
-                    activation: has_act.then(|| (Activation::Gelu, pre.slice())),
-                    residual: has_residual.then_some(&residual[..]),
-                };
+                let [mut c, mut forgetful] = [(); 2].map(|()| Guarded::poisoned(m * n));
                 let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
-                gemm(precision, a, b, c.slice(), false, epilogue);
-                [pre.finish("pre"), c.finish("c")]
+                let keep = has_act.then(|| pre.slice());
+                for (c, pre) in [(&mut c, keep), (&mut forgetful, None)] {
+                    let epilogue = Epilogue {
+                        bias: has_bias.then_some(&bias[..]),
+                        activation: has_act.then_some(Activation::Gelu),
+                        pre,
+                        residual: has_residual.then_some(&residual[..]),
+                    };
+                    gemm(precision, a, b, c.slice(), false, epilogue);
+                }
+                [pre.finish("pre"), c.finish("c"), forgetful.finish("c")]
             });
+            assert_eq!(y, forgetful, "{precision:?} {m}x{n}x{k}, parts {parts:03b}: without pre");
             let mut expected = product(precision, &a, &b, (m, n, k));
             let name = format!("{precision:?} {m}x{n}x{k}, parts {parts:03b}");
             let tolerance = tolerance_at(k + 4, 1.0 + (k as f64).sqrt() / 3.0);

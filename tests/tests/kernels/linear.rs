@@ -33,7 +33,8 @@ fn forward_equals_the_reference() {
                 (Guarded::poisoned(rows * outputs), Guarded::poisoned(rows * outputs));
             let epilogue = Epilogue {
                 bias: Some(&bias),
-                activation: Some((Activation::Gelu, pre.slice())),
+                activation: Some(Activation::Gelu),
+                pre: Some(pre.slice()),
                 residual: Some(&residual),
             };
             linear::forward(Precision::F32, &x, &weight, epilogue, shape, y.slice());

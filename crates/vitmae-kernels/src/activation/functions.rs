@@ -24,7 +24,7 @@ const LAPLACE_SIGMA: f32 = 0.282_095;
 
 /// The activation at `x`.
 #[cube]
-pub(super) fn value(x: f32, #[comptime] activation: Activation) -> f32 {
+pub(crate) fn value(x: f32, #[comptime] activation: Activation) -> f32 {
     unless_nan(x, formula(x, activation))
 }
 

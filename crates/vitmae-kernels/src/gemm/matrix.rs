@@ -4,7 +4,7 @@
 //! Each step copies a slab of `A` and one of `B` to shared memory as they lie in global memory, sixteen bytes a unit at
 //! a time; the layout of a matrix says which way round that is, so nothing is transposed. The values of the next step are
 //! on their way from global memory meanwhile. Results leave through shared memory, since how a plane spreads a matrix
-//! over its units is known to the device alone.
+//! over its units is known to the device alone; bias, activation and residual are added on the way.
 //!
 //! As in `tiled`, several cubes share a tile where there are few tiles and many k.
 
@@ -13,8 +13,9 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::Array as Registers;
 use cubecl::prelude::*;
 
-use super::MatRef;
 use super::sums::add_parts;
+use super::{After, Epilogue, MatRef};
+use crate::activation::values;
 use crate::convert::convert;
 use crate::{Array, Capabilities, Client, Dtype, KernelError, cube_count};
 
@@ -102,7 +103,7 @@ fn refused(reason: String) -> KernelError {
     KernelError::Refused { op: "gemm", reason }
 }
 
-/// `C = A·B` or `C += A·B`, both operands rounded to one half type if they are f32.
+/// `C = A·B` or `C += A·B`, then the epilogue; both operands are rounded to one half type if they are f32.
 ///
 /// # Errors
 /// [`KernelError::Refused`] if the device or the shape does not suit.
@@ -112,6 +113,7 @@ pub(super) fn product(
     b: MatRef,
     c: &Array,
     accumulate: bool,
+    epilogue: Epilogue,
 ) -> Result<(), KernelError> {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     // First, since most products are of f32 and asking the device takes longer.
@@ -169,6 +171,8 @@ pub(super) fn product(
     let part_len = k.div_ceil(parts).next_multiple_of(tile.depth);
     let sums = (parts > 1).then(|| Array::empty(client, parts * c.len, Dtype::F32));
     let out = sums.as_ref().unwrap_or(c);
+    let here = if parts > 1 { Epilogue::default() } else { epilogue };
+    let [bias, residual, pre] = here.arrays(client, &a_array);
     let operand = |view: MatRef, stride: usize| {
         OperandLaunch::new((view.offset / VECTOR) as u32, (stride / VECTOR) as u32)
     };
@@ -183,16 +187,19 @@ pub(super) fn product(
             a_array.arg(),
             b_array.arg(),
             out.arg(),
+            bias.arg(),
+            residual.arg(),
+            pre.arg(),
             operand(a, a_stride),
             operand(b, b_stride),
             SizesLaunch::new(m as u32, n as u32, k as u32, parts as u32, part_len as u32),
             tile,
-            accumulate && parts == 1,
+            here.after(accumulate && parts == 1),
             [half.elem(), out.dtype.elem()],
         );
     }
     if let Some(sums) = sums {
-        add_parts(client, &sums, parts, c, accumulate);
+        add_parts(client, &sums, parts, c, accumulate, epilogue);
     }
     Ok(())
 }
@@ -222,11 +229,14 @@ fn matrix_kernel<F: Float, C: Float, N: Size, M: Size>(
     a: &[Vector<F, N>],
     b: &[Vector<F, N>],
     c: &mut [Vector<C, M>],
+    bias: &[Vector<f32, M>],
+    residual: &[Vector<C, M>],
+    pre: &mut [Vector<C, M>],
     a_at: Operand,
     b_at: Operand,
     sizes: Sizes,
     #[comptime] tile: Tile,
-    #[comptime] accumulate: bool,
+    #[comptime] after: After,
     #[define(F, C)] _dtypes: [ElemType; 2],
 ) {
     let (m, n) = (sizes.m as usize, sizes.n as usize);
@@ -302,8 +312,21 @@ fn matrix_kernel<F: Float, C: Float, N: Size, M: Size>(
                 if part < sizes.parts as usize && y < m && x < n {
                     let to = (base + y * n + x) / OUT;
                     let mut value = staging[start + at];
-                    if comptime!(accumulate) {
+                    if comptime!(after.accumulate) {
                         value += Vector::<f32, M>::cast_from(c[to]);
+                    }
+                    if comptime!(after.bias) {
+                        value += bias[x / OUT];
+                    }
+                    if comptime!(after.saves) {
+                        // The activation of what is stored, so that backward sees what it was.
+                        let stored = Vector::<C, M>::cast_from(value);
+                        pre[to] = stored;
+                        value = Vector::<f32, M>::cast_from(stored);
+                    }
+                    let mut value = values(value, after.activation);
+                    if comptime!(after.residual) {
+                        value += Vector::<f32, M>::cast_from(residual[to]);
                     }
                     c[to] = Vector::<C, M>::cast_from(value);
                 }

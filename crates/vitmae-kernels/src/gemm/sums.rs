@@ -3,11 +3,24 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use super::Epilogue;
 use crate::{Array, Client, launch};
 
-/// `c = Σ parts` or `c += Σ parts`, for `parts` arrays of the length of `c` one behind the other in `sums`,
-/// f32.
-pub(super) fn add_parts(client: &Client, sums: &Array, parts: usize, c: &Array, accumulate: bool) {
+/// `c = Σ parts` or `c += Σ parts`, then the epilogue, for `parts` arrays of the length of `c` one behind the other in
+/// `sums`, f32.
+pub(super) fn add_parts(
+    client: &Client,
+    sums: &Array,
+    parts: usize,
+    c: &Array,
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
+    if !epilogue.is_none() {
+        let product = Array::empty(client, c.len, c.dtype);
+        add_parts(client, sums, parts, &product, false, Epilogue::default());
+        return epilogue.apply(client, &product, c);
+    }
     let (count, dim) = launch::elements(client, c.len);
     // SAFETY: guarded by the length of `c`; `sums` holds `parts` times as many.
     unsafe {

@@ -13,8 +13,9 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::Array as Registers;
 use cubecl::prelude::*;
 
-use super::MatRef;
 use super::sums::add_parts;
+use super::{After, Epilogue, MatRef};
+use crate::activation::value;
 use crate::{Array, Capabilities, Client, Dtype, cube_count};
 
 /// Values of shared memory that are read and written together.
@@ -79,8 +80,15 @@ impl Tile {
     }
 }
 
-/// `C = A·B` or `C += A·B`.
-pub(super) fn product(client: &Client, a: MatRef, b: MatRef, c: &Array, accumulate: bool) {
+/// `C = A·B` or `C += A·B`, then the epilogue.
+pub(super) fn product(
+    client: &Client,
+    a: MatRef,
+    b: MatRef,
+    c: &Array,
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
     let capabilities = Capabilities::of(client);
     let (m, n, k) = (a.rows, b.cols, a.cols);
     let tile = Tile::new(a, b, capabilities.max_units);
@@ -88,12 +96,13 @@ pub(super) fn product(client: &Client, a: MatRef, b: MatRef, c: &Array, accumula
     let parts = (CUBES / tiles).min(k / SHORTEST_PART).max(1);
     let part_len = k.div_ceil(parts).next_multiple_of(tile.depth());
     if parts == 1 {
-        launch(client, &capabilities, tile, a, b, c, 1, part_len, accumulate);
+        launch(client, &capabilities, tile, a, b, c, 1, part_len, accumulate, epilogue);
         return;
     }
     let sums = Array::empty(client, parts * c.len, Dtype::F32);
-    launch(client, &capabilities, tile, a, b, &sums, parts, part_len, false);
-    add_parts(client, &sums, parts, c, accumulate);
+    let none = Epilogue::default();
+    launch(client, &capabilities, tile, a, b, &sums, parts, part_len, false, none);
+    add_parts(client, &sums, parts, c, accumulate, epilogue);
 }
 
 #[allow(clippy::too_many_arguments, reason = "the arguments of one launch, used twice")]
@@ -107,7 +116,9 @@ fn launch(
     parts: usize,
     part_len: usize,
     accumulate: bool,
+    epilogue: Epilogue,
 ) {
+    let [bias, residual, pre] = epilogue.arrays(client, a.array);
     let tiles = a.rows.div_ceil(tile.side) * b.cols.div_ceil(tile.side);
     let operand = |view: MatRef, along: usize, along_k: usize| {
         OperandLaunch::new(view.offset as u32, along as u32, along_k as u32)
@@ -121,6 +132,9 @@ fn launch(
             a.array.arg(),
             b.array.arg(),
             c.arg(),
+            bias.arg(),
+            residual.arg(),
+            pre.arg(),
             operand(a, a.row_stride, a.col_stride),
             operand(b, b.col_stride, b.row_stride),
             SizesLaunch::new(
@@ -131,7 +145,7 @@ fn launch(
                 part_len as u32,
             ),
             tile,
-            accumulate,
+            epilogue.after(accumulate),
             [a.array.dtype.elem(), b.array.dtype.elem(), c.dtype.elem()],
         );
     }
@@ -159,15 +173,19 @@ struct Sizes {
 
 /// One cube computes one part of one tile.
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
 fn tiled_kernel<A: Float, B: Float, C: Float>(
     a: &[A],
     b: &[B],
     c: &mut [C],
+    bias: &[f32],
+    residual: &[C],
+    pre: &mut [C],
     a_at: Operand,
     b_at: Operand,
     sizes: Sizes,
     #[comptime] tile: Tile,
-    #[comptime] accumulate: bool,
+    #[comptime] after: After,
     #[define(A, B, C)] _dtypes: [ElemType; 3],
 ) {
     let side = comptime!(tile.side);
@@ -253,11 +271,23 @@ fn tiled_kernel<A: Float, B: Float, C: Float>(
                     for j in 0..VECTOR {
                         if y < sizes.m as usize && x + j < sizes.n as usize {
                             let at = base + y * sizes.n as usize + x + j;
-                            let mut value = values.extract(j);
-                            if comptime!(accumulate) {
-                                value += f32::cast_from(c[at]);
+                            let mut sum = values.extract(j);
+                            if comptime!(after.accumulate) {
+                                sum += f32::cast_from(c[at]);
                             }
-                            c[at] = C::cast_from(value);
+                            if comptime!(after.bias) {
+                                sum += bias[x + j];
+                            }
+                            if comptime!(after.saves) {
+                                let stored = C::cast_from(sum);
+                                pre[at] = stored;
+                                sum = f32::cast_from(stored);
+                            }
+                            let mut out = value(sum, after.activation);
+                            if comptime!(after.residual) {
+                                out += f32::cast_from(residual[at]);
+                            }
+                            c[at] = C::cast_from(out);
                         }
                     }
                 }

@@ -22,7 +22,7 @@ const UNITS: u32 = 64;
 ///   x̂ = (x − mean)·rstd     g = dy ⊙ weight     dx = residual + rstd·(g − mean(g) − x̂·mean(g ⊙ x̂))
 ///   dweight = Σ_rows dy ⊙ x̂                      dbias = Σ_rows dy
 ///
-/// `accumulate` adds to `dweight` and `dbias`; `dx` is overwritten. Sums over rows have two fixed stages:
+/// `accumulate` adds to `dweight` and `dbias`; `dx` is overwritten. `dy` may be of another type than `x`. Sums over rows have two fixed stages:
 /// chunks of rows, then the chunks in order.
 ///
 /// # Shapes
@@ -52,7 +52,7 @@ pub fn backward(
     assert_eq!(dx.len, n * d, "layer_norm: dx");
     assert_eq!((dweight.len, dbias.len), (d, d), "layer_norm: dweight, dbias");
     let same_type = |array: &Array| array.dtype == x.dtype;
-    assert!(same_type(dy) && same_type(dx), "layer_norm: types of x, dy and dx");
+    assert!(same_type(dx), "layer_norm: types of x and dx");
     assert!(residual.is_none_or(same_type), "layer_norm: type of residual");
     assert_f32(&[weight, mean, rstd, dweight, dbias]);
     if d == 0 {
@@ -76,12 +76,12 @@ pub fn backward(
                 weight.arg(),
                 mean.arg(),
                 rstd.arg(),
-                residual.unwrap_or(dy).arg(),
+                residual.unwrap_or(x).arg(),
                 dx.arg(),
                 n as u32,
                 team,
                 residual.is_some(),
-                x.dtype.elem(),
+                [dy.dtype.elem(), x.dtype.elem()],
             );
         }
         let vector = vector_size(d);
@@ -104,7 +104,7 @@ pub fn backward(
                 chunks as u32,
                 d / vector,
                 tile,
-                x.dtype.elem(),
+                [dy.dtype.elem(), x.dtype.elem()],
             );
         }
     }
@@ -127,8 +127,8 @@ pub fn backward(
 /// One team computes one row of `dx`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
-fn dx_kernel<F: Float, N: Size>(
-    dy: &[Vector<F, N>],
+fn dx_kernel<Y: Float, F: Float, N: Size>(
+    dy: &[Vector<Y, N>],
     x: &[Vector<F, N>],
     weight: &[Vector<f32, N>],
     mean: &[f32],
@@ -138,7 +138,7 @@ fn dx_kernel<F: Float, N: Size>(
     rows: u32,
     #[comptime] team: Team,
     #[comptime] has_residual: bool,
-    #[define(F)] _dtype: ElemType,
+    #[define(Y, F)] _dtypes: [ElemType; 2],
 ) {
     let lane = UNIT_POS as usize % team.units;
     let row = CUBE_POS * team.rows_per_cube() + UNIT_POS as usize / team.units;
@@ -212,8 +212,8 @@ fn normalise<F: Float, N: Size>(x: Vector<F, N>, mean: f32, rstd: f32) -> Vector
 /// Σ dy. A unit walks down a column with the stride of the tile's rows; the first row of units adds up.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "buffers and sizes of a kernel")]
-fn chunk_kernel<F: Float, N: Size>(
-    dy: &[Vector<F, N>],
+fn chunk_kernel<Y: Float, F: Float, N: Size>(
+    dy: &[Vector<Y, N>],
     x: &[Vector<F, N>],
     mean: &[f32],
     rstd: &[f32],
@@ -223,7 +223,7 @@ fn chunk_kernel<F: Float, N: Size>(
     chunks: u32,
     #[comptime] vectors: usize,
     #[comptime] tile: (usize, usize),
-    #[define(F)] _dtype: ElemType,
+    #[define(Y, F)] _dtypes: [ElemType; 2],
 ) {
     let (tile_columns, tile_rows) = comptime!(tile);
     let tiles = comptime!(vectors.div_ceil(tile_columns));

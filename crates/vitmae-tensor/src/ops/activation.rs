@@ -4,14 +4,14 @@ pub use vitmae_cpu::activation::Activation;
 
 use crate::{Tensor, TensorError};
 
-/// `y = f(x)`, any shape.
+/// `y = f(x)`, any shape, stored as `x` is.
 ///
 /// # Errors
 /// [`TensorError::TooLarge`] never in practice: the output is as large as the input.
 pub fn activation(x: &Tensor, f: Activation) -> Result<Tensor, TensorError> {
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let y = Tensor::empty(x.device(), x.shape())?;
+        let y = Tensor::empty_as(x.device(), client, x.shape(), x.array().dtype)?;
         vitmae_kernels::activation::forward(client, of_kernels(f), x.array(), y.array());
         return Ok(y);
     }
@@ -20,7 +20,7 @@ pub fn activation(x: &Tensor, f: Activation) -> Result<Tensor, TensorError> {
     })
 }
 
-/// `dx = dy · f'(x)`.
+/// `dx = dy · f'(x)`, stored as `x` is.
 ///
 /// # Errors
 /// [`TensorError::Shape`] if `dy` has not the shape of `x`.
@@ -29,9 +29,10 @@ pub fn activation_backward(dy: &Tensor, x: &Tensor, f: Activation) -> Result<Ten
     Tensor::expect_together("activation_backward", &[dy, x])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let dx = Tensor::empty(x.device(), x.shape())?;
-        let (x, dy) = (x.array(), dy.array());
-        vitmae_kernels::activation::backward(client, of_kernels(f), x, dy, dx.array());
+        let dtype = x.array().dtype;
+        let dx = Tensor::empty_as(x.device(), client, x.shape(), dtype)?;
+        let dy = super::linear::as_type(client, dy, dtype);
+        vitmae_kernels::activation::backward(client, of_kernels(f), x.array(), &dy, dx.array());
         return Ok(dx);
     }
     Tensor::written(x.device(), x.shape(), |dx| {

@@ -2,8 +2,10 @@
 
 use vitmae_cpu::attention::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
-use vitmae_kernels::attention as gpu;
+use vitmae_kernels::{Dtype, attention as gpu};
 
+#[cfg(feature = "gpu")]
+use super::linear::{as_type, dtype_of};
 use super::{Dropout, Precision};
 use crate::{Tensor, TensorError};
 
@@ -18,8 +20,8 @@ pub struct Attended {
     pub precision: Precision,
 }
 
-/// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head. In bf16 the CPU rounds the factors of each product;
-/// a GPU computes in f32 either way.
+/// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head. In bf16 the factors of each product are rounded, and
+/// a GPU stores `out` so; one that does not round to bf16 itself computes in f32.
 ///
 /// # Shapes
 /// `qkv: [B, N, 3·D]`, `D` a multiple of `heads`.
@@ -41,10 +43,12 @@ pub fn attention(
     let mut lse = Tensor::empty(device, &[batch, heads, tokens])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = device.client() {
-        let out = Tensor::empty(device, &[batch, tokens, shape.width()])?;
+        let dtype = dtype_of(client, precision);
+        let qkv = as_type(client, qkv, dtype);
+        let out = Tensor::empty_as(device, client, &[batch, tokens, shape.width()], dtype)?;
         let dropout = dropout.map(super::dropout::of_kernels);
         let shape = of_kernels(shape);
-        gpu::forward(client, qkv.array(), dropout.as_ref(), shape, out.array(), lse.array())
+        gpu::forward(client, &qkv, dropout.as_ref(), shape, out.array(), lse.array())
             .map_err(|error| device.failed(error))?;
         return Ok(Attended { out, lse, precision });
     }
@@ -54,7 +58,7 @@ pub fn attention(
     Ok(Attended { out, lse, precision })
 }
 
-/// `dqkv: [B, N, 3·D]` for `dout: [B, N, D]`; `dropout` as in the forward pass.
+/// `dqkv: [B, N, 3·D]` for `dout: [B, N, D]`; `dropout` as in the forward pass. `dqkv` is stored as `out` is.
 ///
 /// # Errors
 /// [`TensorError::Shape`] if a shape does not fit.
@@ -74,11 +78,13 @@ pub fn attention_backward(
     Tensor::expect_together(OP, &[dout, qkv, out, lse])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = qkv.device().client() {
-        let dqkv = Tensor::empty(qkv.device(), qkv.shape())?;
+        let dtype = dtype_of(client, *precision);
+        let dqkv = Tensor::empty_as(qkv.device(), client, qkv.shape(), dtype)?;
         let dropout = dropout.map(super::dropout::of_kernels);
-        let (dout, out, lse) = (dout.array(), out.array(), lse.array());
+        let [dout, packed] = [dout, qkv].map(|tensor| as_type(client, tensor, dtype));
+        let (out, lse, to) = (out.array(), lse.array(), dqkv.array());
         let shape = of_kernels(shape);
-        gpu::backward(client, dout, qkv.array(), out, lse, dropout.as_ref(), shape, dqkv.array())
+        gpu::backward(client, &dout, &packed, out, lse, dropout.as_ref(), shape, to)
             .map_err(|error| qkv.device().failed(error))?;
         return Ok(dqkv);
     }
@@ -107,7 +113,8 @@ pub fn attention_probabilities(
     #[cfg(feature = "gpu")]
     if let Some(client) = qkv.device().client() {
         let p = Tensor::empty(qkv.device(), &[batch, heads, tokens, tokens])?;
-        gpu::probabilities(client, qkv.array(), lse.array(), of_kernels(shape), p.array())
+        let packed = as_type(client, qkv, Dtype::F32);
+        gpu::probabilities(client, &packed, lse.array(), of_kernels(shape), p.array())
             .map_err(|error| qkv.device().failed(error))?;
         return Ok(p);
     }

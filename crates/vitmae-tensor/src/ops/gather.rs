@@ -19,7 +19,8 @@ pub fn gather(x: &Tensor, ids: &Indices) -> Result<Tensor, TensorError> {
     ids.expect_beside("gather", x)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let y = Tensor::empty(x.device(), &[batch, shape.kept, width])?;
+        let dims = [batch, shape.kept, width];
+        let y = Tensor::empty_as(x.device(), client, &dims, x.array().dtype)?;
         gpu::forward(client, x.array(), ids.ids(), of_kernels(shape), y.array());
         return Ok(y);
     }
@@ -42,7 +43,8 @@ pub fn gather_backward(dy: &Tensor, ids: &Indices, rows: usize) -> Result<Tensor
     ids.expect_beside(OP, dy)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
-        let dx = Tensor::empty(dy.device(), &[batch, rows, width])?;
+        let dims = [batch, rows, width];
+        let dx = Tensor::empty_as(dy.device(), client, &dims, dy.array().dtype)?;
         gpu::backward(client, dy.array(), ids.ids(), of_kernels(shape), dx.array());
         return Ok(dx);
     }

@@ -4,7 +4,9 @@ use vitmae_cpu::layer_norm as cpu;
 #[cfg(feature = "gpu")]
 use vitmae_kernels::layer_norm as gpu;
 
-use super::linear::Weight;
+#[cfg(feature = "gpu")]
+use super::linear::dtype_of;
+use super::linear::{Precision, Weight};
 use crate::{Tensor, TensorError};
 
 /// Result of [`layer_norm`].
@@ -18,7 +20,7 @@ pub struct Normalised {
     pub rstd: Tensor,
 }
 
-/// `y = (x − mean) · rstd · weight + bias` with the biased variance.
+/// `y = (x − mean) · rstd · weight + bias` with the biased variance. `stored` is the precision of what reads `y`.
 ///
 /// # Shapes
 /// `x: […, D]`, `weight, bias: [D]`
@@ -32,7 +34,10 @@ pub fn layer_norm(
     weight: &Tensor,
     bias: &Tensor,
     eps: f32,
+    stored: Precision,
 ) -> Result<Normalised, TensorError> {
+    #[cfg(not(feature = "gpu"))]
+    let _ = stored;
     let (rows, width) = x.rows("layer_norm", "x")?;
     weight.expect("layer_norm", "weight", &[width])?;
     bias.expect("layer_norm", "bias", &[width])?;
@@ -41,7 +46,7 @@ pub fn layer_norm(
     let mut rstd = Tensor::empty(x.device(), &[rows])?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let y = Tensor::empty(x.device(), x.shape())?;
+        let y = Tensor::empty_as(x.device(), client, x.shape(), dtype_of(client, stored))?;
         let (weight, bias) = (weight.array(), bias.array());
         let (mean_out, rstd_out) = (mean.array(), rstd.array());
         gpu::forward(client, x.array(), weight, bias, eps, y.array(), mean_out, rstd_out);
@@ -55,7 +60,8 @@ pub fn layer_norm(
 }
 
 /// `sum = x · weightᵀ + bias + residual`, the end of one half of a block, and the [`layer_norm`] of the sum
-/// with which the other begins; a GPU does all but the product in one pass. Returns the sum too.
+/// with which the other begins; a GPU does all but the product in one pass. Returns the sum too. `stored` is the
+/// precision of what reads `y`.
 ///
 /// # Shapes
 /// `x: […, in]`, `weight: [D, in]`, `bias, norm_weight, norm_bias: [D]`, `residual: […, D]` → `sum, y: […, D]`
@@ -68,11 +74,12 @@ pub fn linear_residual_norm(
     residual: &Tensor,
     (norm_weight, norm_bias): (&Tensor, &Tensor),
     eps: f32,
+    stored: Precision,
 ) -> Result<(Tensor, Normalised), TensorError> {
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
         const OP: &str = "linear_residual_norm";
-        let product = super::linear(x, weight, None)?;
+        let product = super::linear(x, weight, None, Precision::F32)?;
         let (rows, width) = product.rows(OP, "residual")?;
         residual.expect(OP, "residual", product.shape())?;
         bias.expect(OP, "bias", &[width])?;
@@ -80,7 +87,8 @@ pub fn linear_residual_norm(
         norm_bias.expect(OP, "norm_bias", &[width])?;
         Tensor::expect_together(OP, &[x, bias, residual, norm_weight, norm_bias])?;
         let device = x.device();
-        let [sum, y] = [0, 1].map(|_| Tensor::empty(device, product.shape()));
+        let sum = Tensor::empty(device, product.shape());
+        let y = Tensor::empty_as(device, client, product.shape(), dtype_of(client, stored));
         let [mean, rstd] = [0, 1].map(|_| Tensor::empty(device, &[rows]));
         let (sum, y, mean, rstd) = (sum?, y?, mean?, rstd?);
         let added = gpu::Residual { shift: bias.array(), residual: residual.array() };
@@ -99,7 +107,7 @@ pub fn linear_residual_norm(
         return Ok((sum, Normalised { y, mean, rstd }));
     }
     let sum = super::linear_residual(x, weight, Some(bias), residual)?;
-    let normalised = layer_norm(&sum, norm_weight, norm_bias, eps)?;
+    let normalised = layer_norm(&sum, norm_weight, norm_bias, eps, stored)?;
     Ok((sum, normalised))
 }
 

@@ -4,7 +4,7 @@ pub use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::gemm::{Epilogue, PackedB, QuantisedB};
 use vitmae_cpu::linear::{self as cpu, Shape};
 #[cfg(feature = "gpu")]
-use vitmae_kernels::{Array, Client, convert, linear as gpu};
+use vitmae_kernels::{Array, Capabilities, Client, Dtype, convert, linear as gpu};
 
 use super::Activation;
 use crate::tensor::into_slot;
@@ -102,7 +102,8 @@ impl Weight<'_> {
     }
 }
 
-/// `y = x · weightᵀ + bias`. In bf16 both factors are rounded on the way into the product, and sums are f32.
+/// `y = x · weightᵀ + bias`. In bf16 both factors are rounded on the way into the product, and sums are f32. `stored`
+/// is the precision of what reads `y`.
 ///
 /// # Shapes
 /// `x: […, in]`, `weight: [out, in]`, `bias: [out]` → `[…, out]`
@@ -111,12 +112,19 @@ impl Weight<'_> {
 /// [`TensorError::Shape`] if a shape does not fit.
 ///
 /// Source: `torch.nn.functional.linear`.
-pub fn linear(x: &Tensor, weight: Weight, bias: Option<&Tensor>) -> Result<Tensor, TensorError> {
+pub fn linear(
+    x: &Tensor,
+    weight: Weight,
+    bias: Option<&Tensor>,
+    stored: Precision,
+) -> Result<Tensor, TensorError> {
     const OP: &str = "linear";
     let (shape, out) = check(OP, x, weight.tensor, bias)?;
+    #[cfg(not(feature = "gpu"))]
+    let _ = stored;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let y = Tensor::empty(x.device(), &out)?;
+        let y = Tensor::empty_as(x.device(), client, &out, dtype_of(client, stored))?;
         let bias = bias.map(Tensor::array);
         let epilogue = gpu::Epilogue { bias, ..gpu::Epilogue::default() };
         let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
@@ -129,7 +137,7 @@ pub fn linear(x: &Tensor, weight: Weight, bias: Option<&Tensor>) -> Result<Tenso
     })
 }
 
-/// `pre = x · weightᵀ + bias` and `y = f(pre)`; returns `(pre, y)`.
+/// `pre = x · weightᵀ + bias` and `y = f(pre)`, both stored in the precision of the weight; returns `(pre, y)`.
 ///
 /// # Errors
 /// As [`linear`].
@@ -139,26 +147,65 @@ pub fn linear_activation(
     bias: Option<&Tensor>,
     f: Activation,
 ) -> Result<(Tensor, Tensor), TensorError> {
-    const OP: &str = "linear_activation";
-    let (shape, out) = check(OP, x, weight.tensor, bias)?;
-    let mut pre = Tensor::empty(x.device(), &out)?;
+    let mut pre = None;
+    let y = activated(x, weight, bias, f, Some(&mut pre))?;
+    let pre = pre.unwrap_or_else(|| unreachable!("it was asked for"));
+    Ok((pre, y))
+}
+
+/// `y` of [`linear_activation`], for a pass without a backward one: `pre` is nowhere stored.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_activation_alone(
+    x: &Tensor,
+    weight: Weight,
+    bias: Option<&Tensor>,
+    f: Activation,
+) -> Result<Tensor, TensorError> {
+    activated(x, weight, bias, f, None)
+}
+
+fn activated(
+    x: &Tensor,
+    weight: Weight,
+    bias: Option<&Tensor>,
+    f: Activation,
+    pre: Option<&mut Option<Tensor>>,
+) -> Result<Tensor, TensorError> {
+    let (shape, out) = check("linear_activation", x, weight.tensor, bias)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
-        let y = Tensor::empty(x.device(), &out)?;
-        let activation = Some((super::activation::of_kernels(f), pre.array()));
-        let bias = bias.map(Tensor::array);
-        let epilogue = gpu::Epilogue { bias, activation, residual: None };
+        let dtype = dtype_of(client, weight.precision);
+        let empty = || Tensor::empty_as(x.device(), client, &out, dtype);
+        let y = empty()?;
+        let pre = match pre {
+            Some(pre) => Some(&*pre.insert(empty()?)),
+            None => None,
+        };
+        let epilogue = gpu::Epilogue {
+            bias: bias.map(Tensor::array),
+            activation: Some(super::activation::of_kernels(f)),
+            pre: pre.map(Tensor::array),
+            residual: None,
+        };
         let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
         gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
-        return Ok((pre, y));
+        return Ok(y);
     }
-    let y = Tensor::written(x.device(), &out, |y| {
-        let activation = Some((f, pre.make_mut()));
-        let bias = bias.map(Tensor::as_slice);
-        let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
+    let pre = match pre {
+        Some(pre) => Some(pre.insert(Tensor::empty(x.device(), &out)?)),
+        None => None,
+    };
+    Tensor::written(x.device(), &out, |y| {
+        let epilogue = Epilogue {
+            bias: bias.map(Tensor::as_slice),
+            activation: Some(f),
+            pre: pre.map(Tensor::make_mut),
+            residual: None,
+        };
         weight.forward(x, epilogue, shape, y);
-    })?;
-    Ok((pre, y))
+    })
 }
 
 /// `y = x · weightᵀ + bias + residual`.
@@ -179,7 +226,7 @@ pub fn linear_residual(
     if let Some(client) = x.device().client() {
         let y = Tensor::empty(x.device(), &out)?;
         let (bias, residual) = (bias.map(Tensor::array), Some(residual.array()));
-        let epilogue = gpu::Epilogue { bias, residual, activation: None };
+        let epilogue = gpu::Epilogue { bias, residual, ..gpu::Epilogue::default() };
         let [x, weight] = [x, weight.tensor].map(|f| factor(client, weight.precision, f));
         gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
@@ -191,7 +238,7 @@ pub fn linear_residual(
     })
 }
 
-/// `dx = dy · weight`, `[…, in]` for `dy: […, out]`.
+/// `dx = dy · weight`, `[…, in]` for `dy: […, out]`. `stored` is the precision of what reads `dx`.
 ///
 /// # Errors
 /// As [`linear`].
@@ -199,6 +246,7 @@ pub fn linear_backward_input(
     precision: Precision,
     dy: &Tensor,
     weight: &Tensor,
+    stored: Precision,
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "linear_backward_input";
     let (outputs, inputs) = sides(OP, weight)?;
@@ -212,9 +260,11 @@ pub fn linear_backward_input(
     replace_last(&mut shape, inputs);
     let sizes = Shape { rows, inputs, outputs };
     Tensor::expect_together(OP, &[dy, weight])?;
+    #[cfg(not(feature = "gpu"))]
+    let _ = stored;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
-        let dx = Tensor::empty(dy.device(), &shape)?;
+        let dx = Tensor::empty_as(dy.device(), client, &shape, dtype_of(client, stored))?;
         let sizes = of_kernels(sizes);
         let [dy, weight] = [dy, weight].map(|f| factor(client, precision, f));
         gpu::backward_input(client, &dy, &weight, sizes, dx.array());
@@ -319,13 +369,54 @@ fn replace_last(shape: &mut [usize], side: usize) {
     }
 }
 
+/// `x` as products in `precision` read it, for one that several read: rounded on a GPU with bf16; elsewhere `x` itself,
+/// which is rounded on the way into each.
+///
+/// # Errors
+/// None so far.
+pub fn rounded(x: &Tensor, precision: Precision) -> Result<Tensor, TensorError> {
+    #[cfg(feature = "gpu")]
+    if let Some(client) = x.device().client()
+        && precision == Precision::Bf16
+        && Capabilities::of(client).bf16
+    {
+        return Ok(x.with_array(as_type(client, x, Dtype::BF16)));
+    }
+    let _ = precision;
+    Ok(x.clone())
+}
+
 /// A factor of a product as it goes into it.
 #[cfg(feature = "gpu")]
 fn factor(client: &Client, precision: Precision, tensor: &Tensor) -> Array {
-    match precision {
-        Precision::F32 => tensor.array().clone(),
-        Precision::Bf16 => convert::rounded_to_bf16(client, tensor.array()),
+    match (precision, tensor.array().dtype) {
+        (Precision::Bf16, Dtype::F32) => convert::rounded_to_bf16(client, tensor.array()),
+        (Precision::F32, dtype) if dtype != Dtype::F32 => as_type(client, tensor, Dtype::F32),
+        _ => tensor.array().clone(),
     }
+}
+
+/// The type in which a GPU stores what operations in `precision` hand to each other: bf16 where the device has it and
+/// rounds to it.
+#[cfg(feature = "gpu")]
+pub(super) fn dtype_of(client: &Client, precision: Precision) -> Dtype {
+    if precision == Precision::F32 {
+        return Dtype::F32;
+    }
+    let capabilities = Capabilities::of(client);
+    if capabilities.bf16 && capabilities.rounds_bf16 { Dtype::BF16 } else { Dtype::F32 }
+}
+
+/// The values in another type, unless they have it.
+#[cfg(feature = "gpu")]
+pub(super) fn as_type(client: &Client, tensor: &Tensor, dtype: Dtype) -> Array {
+    let array = tensor.array();
+    if array.dtype == dtype {
+        return array.clone();
+    }
+    let converted = Array::empty(client, array.len, dtype);
+    convert::convert(client, array, &converted);
+    converted
 }
 
 #[cfg(feature = "gpu")]

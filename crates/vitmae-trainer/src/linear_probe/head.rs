@@ -67,7 +67,7 @@ impl ProbeHead {
         let weight = Tensor::from_slice(&cpu, &shape, &self.weight)?;
         let bias = Tensor::from_slice(&cpu, &shape[..1], &self.bias)?;
         let weight = Weight { tensor: &weight, precision: Precision::F32, packed: None };
-        let logits = ops::linear(&x, weight, Some(&bias))?;
+        let logits = ops::linear(&x, weight, Some(&bias), Precision::F32)?;
         let labels: Vec<i64> = labels.iter().map(|&label| label as i64).collect();
         let loss = ops::cross_entropy(&logits, &labels, 0.0)?.item()?;
         let dlogits = ops::cross_entropy_backward(&logits, &labels, 0.0, share as f32)?;

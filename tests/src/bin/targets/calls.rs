@@ -243,21 +243,24 @@ fn call_layer_norm(desk: &Desk) {
     // Rows that a plane holds in registers, rows that it does not, and rows of an odd width.
     for width in [D, 1280, 8192, 50] {
         let rows = B * K;
-        let [x, y, residual] = [(); 3].map(|()| desk.act(rows * width));
+        let [y, dy] = [(); 2].map(|()| desk.act(rows * width));
         let [weight, bias] = [(); 2].map(|()| desk.f32(width));
         let [mean, rstd] = [(); 2].map(|()| desk.f32(rows));
-        layer_norm::forward(client, &x, &weight, &bias, 1e-6, &y, &mean, &rstd);
-        let sum = desk.act(rows * width);
-        let added = layer_norm::Residual { shift: &bias, residual: &residual };
-        layer_norm::forward_residual(
-            client, &x, added, &weight, &bias, 1e-6, &sum, &y, &mean, &rstd,
-        );
-        let [dx, dy] = [(); 2].map(|()| desk.act(rows * width));
         let [dweight, dbias] = [(); 2].map(|()| desk.f32(width));
-        for (residual, accumulate) in [(None, false), (Some(&residual), true)] {
-            layer_norm::backward(
-                client, &dy, &x, &weight, &mean, &rstd, residual, &dx, &dweight, &dbias, accumulate,
+        // All of one type, and what goes around the norm in f32.
+        for around in [desk.dtype, Dtype::F32] {
+            let [x, residual, sum, dx] =
+                [(); 4].map(|()| Array::empty(client, rows * width, around));
+            layer_norm::forward(client, &x, &weight, &bias, 1e-6, &y, &mean, &rstd);
+            let added = layer_norm::Residual { shift: &bias, residual: &residual };
+            layer_norm::forward_residual(
+                client, &x, added, &weight, &bias, 1e-6, &sum, &y, &mean, &rstd,
             );
+            for (residual, add) in [(None, false), (Some(&residual), true)] {
+                layer_norm::backward(
+                    client, &dy, &x, &weight, &mean, &rstd, residual, &dx, &dweight, &dbias, add,
+                );
+            }
         }
     }
 }
@@ -269,10 +272,19 @@ fn call_linear(desk: &Desk) {
     let (weight, bias) = (desk.f32(H * D), desk.f32(H));
     let epilogue = linear::Epilogue {
         bias: Some(&bias),
-        activation: Some((Activation::Gelu, &pre)),
+        activation: Some(Activation::Gelu),
+        pre: Some(&pre),
         residual: None,
     };
     linear::forward(client, &x, &weight, epilogue, shape, &y);
+    // The end of a branch: to f32, in one part and in several.
+    for rows in [B * K, B] {
+        let [y, residual] = [(); 2].map(|()| desk.f32(rows * D));
+        let epilogue =
+            linear::Epilogue { residual: Some(&residual), ..linear::Epilogue::default() };
+        let shape = linear::Shape { rows, inputs: H, outputs: D };
+        linear::forward(client, &desk.act(rows * H), &weight, epilogue, shape, &y);
+    }
     linear::backward_input(client, &y, &weight, shape, &x);
     linear::backward_weight(client, &y, &x, shape, &weight, true);
     linear::backward_bias(client, &y, shape, &bias, true);
