@@ -131,9 +131,9 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
             "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
             "stopped": summary.stopped,
         });
-        println!("{result}");
+        outln!("{result}");
     } else {
-        println!("{}", summary.checkpoint.display());
+        outln!("{}", summary.checkpoint.display());
     }
     Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
 }

@@ -135,11 +135,11 @@ fn report(global: &Global, images: &dyn Dataset, found: &[Quality], masks: usize
         let result = json!({
             "loss": loss, "mse": mse, "psnr": psnr, "ssim": ssim, "masks": masks, "images": rows,
         });
-        println!("{result:#}");
+        outln!("{result:#}");
         return;
     }
     let ssim = ssim.map_or(String::new(), |ssim| format!(", SSIM {ssim:.4}"));
-    println!(
+    outln!(
         "loss {loss:.5}, MSE {mse:.6}, PSNR {psnr:.2} dB{ssim}: means of {} images, {} masks each",
         found.len(),
         masks
@@ -147,9 +147,9 @@ fn report(global: &Global, images: &dyn Dataset, found: &[Quality], masks: usize
     let worst = |one: &Quality| one.worst().map_or(0.0, |(_, error)| error);
     let mut order: Vec<usize> = (0..found.len()).collect();
     order.sort_by(|&a, &b| worst(&found[b]).total_cmp(&worst(&found[a])));
-    println!("largest errors of a patch:");
+    outln!("largest errors of a patch:");
     for &sample in order.iter().take(5) {
-        println!("  {:.5} {}", worst(&found[sample]), images.name(sample));
+        outln!("  {:.5} {}", worst(&found[sample]), images.name(sample));
     }
 }
 

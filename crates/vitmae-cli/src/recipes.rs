@@ -60,12 +60,12 @@ pub fn run(args: &RecipesArgs, global: &Global) -> Result<u8> {
                     .iter()
                     .map(|(name, r)| json!({"name": name, "command": r.command, "summary": r.summary}))
                     .collect();
-                println!("{}", json!(all));
+                outln!("{}", json!(all));
             } else {
-                all.iter().for_each(|(name, recipe)| println!("{name:16} {}", recipe.summary));
+                all.iter().for_each(|(name, recipe)| outln!("{name:16} {}", recipe.summary));
             }
         }
-        Action::Show { name } => print!("{}", text_of(name)?),
+        Action::Show { name } => outln!("{}", text_of(name)?.trim_end()),
     }
     Ok(0)
 }

@@ -71,9 +71,9 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<u8> {
     }
     let speed = images as f64 / start.elapsed().as_secs_f64();
     if global.json {
-        println!("{}", json!({"images_per_second": speed, "workers": workers, "images": images}));
+        outln!("{}", json!({"images_per_second": speed, "workers": workers, "images": images}));
     } else {
-        println!("{speed:.1} images a second by {workers} workers");
+        outln!("{speed:.1} images a second by {workers} workers");
     }
     Ok(0)
 }
