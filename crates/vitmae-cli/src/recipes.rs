@@ -14,7 +14,7 @@ use crate::Global;
 use crate::exit::{BadInput, Usage, hyphenate};
 
 /// The recipes that come with the program.
-const RECIPES: [(&str, &str); 11] = [
+const RECIPES: [(&str, &str); 12] = [
     ("pretrain-small", include_str!("../recipes/pretrain-small.toml")),
     ("pretrain-base", include_str!("../recipes/pretrain-base.toml")),
     ("pretrain-large", include_str!("../recipes/pretrain-large.toml")),
@@ -23,6 +23,7 @@ const RECIPES: [(&str, &str); 11] = [
     ("finetune-base", include_str!("../recipes/finetune-base.toml")),
     ("finetune-large", include_str!("../recipes/finetune-large.toml")),
     ("finetune-huge", include_str!("../recipes/finetune-huge.toml")),
+    ("linprobe-small", include_str!("../recipes/linprobe-small.toml")),
     ("linprobe-base", include_str!("../recipes/linprobe-base.toml")),
     ("linprobe-large", include_str!("../recipes/linprobe-large.toml")),
     ("linprobe-huge", include_str!("../recipes/linprobe-huge.toml")),
