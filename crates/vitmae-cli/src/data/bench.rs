@@ -50,7 +50,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<u8> {
         augmentation: config.augmentation(),
         channels: config.model.num_channels,
         grid: config.model.grid(),
-        masking: (MaskRatio::constant(config.model.mask_ratio), config.mask_strategy),
+        masking: (MaskRatio::constant(config.model.mask_ratio), config.mask_strategy.clone()),
         seed: config.seed,
         on_bad: config.on_bad_sample,
     };
