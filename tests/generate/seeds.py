@@ -142,7 +142,7 @@ def image_sets(out):
         (out / f"tar/{name}.tar").write_bytes(file.getvalue()[: end + 1024])
     pixels = struct.pack(">4I", 0x803, 2, 2, 3) + bytes(range(0, 240, 20))
     labels = struct.pack(">2I", 0x801, 2) + bytes([9, 4])
-    for folder in ("idx", "idx-gz", "cifar", "packed", "parquet"):
+    for folder in ("idx", "idx-gz", "cifar", "packed"):
         (out / folder).mkdir(exist_ok=True)
     (out / "idx/images").write_bytes(pixels)
     (out / "idx/labels").write_bytes(labels)
@@ -153,7 +153,6 @@ def image_sets(out):
     (out / "cifar/hundred.bin").write_bytes(b"\3\x63" + planes)
     none = 0xFFFFFFFF
     (out / "packed/set.vmpack").write_bytes(packed_set([("a", 3, 2, 0), ("bb", 2, 2, none), ("", 1, 1, 1)], ["x", "y"]))
-    shutil.copy(SETS / "set.parquet", out / "parquet/set.parquet")
 
 
 def main(out):

@@ -51,8 +51,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "idx-gz", read: sets::idx_gz, spare: SET_BYTES },
     Target { name: "cifar", read: sets::cifar, spare: SET_BYTES },
     Target { name: "packed", read: sets::packed, spare: SET_BYTES },
-    #[cfg(feature = "parquet")]
-    Target { name: "parquet", read: sets::parquet, spare: (2 << 30) + SET_BYTES },
 ];
 
 /// Reads `bytes` as `target`, and panics if that takes too long or too much memory. Memory is known only to a program

@@ -12,10 +12,6 @@ use super::memory;
 const IMAGES: usize = 64;
 /// Bytes that opening may take beside what the files hold.
 const OPENING: usize = 4 << 20;
-/// Bytes that opening a Parquet file may take: its crate reserves what the header of a page claims, a positive i32, before it unpacks the
-/// page. Memory that is not there is not touched.
-#[cfg(feature = "parquet")]
-const OPENING_PARQUET: usize = (2 << 30) + OPENING;
 /// Two grey images of 3×2 pixels as an IDX file.
 const TWO_IMAGES: [u8; 28] = [
     0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3, // magic number and sizes
@@ -24,14 +20,14 @@ const TWO_IMAGES: [u8; 28] = [
 
 /// A tar file.
 pub fn tar(bytes: &[u8]) -> bool {
-    read(&[("set.tar", bytes)], bytes.len(), OPENING)
+    read(&[("set.tar", bytes)], bytes.len())
 }
 
 /// A file of images, or of the labels of two.
 pub fn idx(bytes: &[u8]) -> bool {
     let name = "a-images-idx3-ubyte";
     let labelled = [(name, &TWO_IMAGES[..]), ("a-labels-idx1-ubyte", bytes)];
-    read(&[(name, bytes)], bytes.len(), OPENING) | read(&labelled, bytes.len(), OPENING)
+    read(&[(name, bytes)], bytes.len()) | read(&labelled, bytes.len())
 }
 
 /// A compressed file of images, and the input compressed with a right checksum: damage to a whole one rarely gets that far.
@@ -40,13 +36,12 @@ pub fn idx_gz(bytes: &[u8]) -> bool {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).expect("memory can be written");
     let packed = encoder.finish().expect("memory can be written");
-    read(&[(name, bytes)], bytes.len(), OPENING) | read(&[(name, &packed)], bytes.len(), OPENING)
+    read(&[(name, bytes)], bytes.len()) | read(&[(name, &packed)], bytes.len())
 }
 
 /// A batch of CIFAR-10, and of CIFAR-100.
 pub fn cifar(bytes: &[u8]) -> bool {
-    read(&[("data_batch_1.bin", bytes)], bytes.len(), OPENING)
-        | read(&[("train.bin", bytes)], bytes.len(), OPENING)
+    read(&[("data_batch_1.bin", bytes)], bytes.len()) | read(&[("train.bin", bytes)], bytes.len())
 }
 
 /// A packed set, with a right checksum of its index.
@@ -61,18 +56,11 @@ pub fn packed(bytes: &[u8]) -> bool {
             bytes[trailer + 12..trailer + 16].copy_from_slice(&crc);
         }
     }
-    read(&[("set.vmpack", &bytes)], bytes.len(), OPENING)
+    read(&[("set.vmpack", &bytes)], bytes.len())
 }
 
-/// A Parquet file.
-#[cfg(feature = "parquet")]
-pub fn parquet(bytes: &[u8]) -> bool {
-    read(&[("set.parquet", bytes)], bytes.len(), OPENING_PARQUET)
-}
-
-/// Writes the files, opens the first, whose contents have `size` bytes unpacked, in `spare` bytes of memory beside them, and reads its
-/// images; true if all are whole.
-fn read(files: &[(&str, &[u8])], size: usize, spare: usize) -> bool {
+/// Writes the files, opens the first, whose contents have `size` bytes unpacked, and reads its images; true if all are whole.
+fn read(files: &[(&str, &[u8])], size: usize) -> bool {
     // In memory where there is such a folder: a disk takes longer than all that is tried.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let folder = folder.expect("a temporary folder can be made");
@@ -81,7 +69,7 @@ fn read(files: &[(&str, &[u8])], size: usize, spare: usize) -> bool {
     }
     let path = folder.path().join(files[0].0);
     let (set, peak) = memory::peak_of(|| open(&path));
-    let limit = 4 * size + spare;
+    let limit = 4 * size + OPENING;
     assert!(peak <= limit, "opening `{}` of {size} bytes took {peak}", files[0].0);
     let Ok(set) = set else { return false };
     assert!(!set.fingerprint().is_empty());
