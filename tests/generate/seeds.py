@@ -7,15 +7,20 @@ other (TensorFlow's environment of `cargo xtask fixtures`). The JSON files are t
 """
 
 import argparse
+import gzip
+import io
 import json
 import shutil
+import struct
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 CASES = Path(__file__).parent.parent / "fixtures/parity"
+SETS = Path(__file__).parent.parent / "fixtures/sets"
 
 
 def values(*shape):
@@ -100,9 +105,60 @@ def json_files(out):
     (out / "shards/index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+    return crc ^ 0xFFFFFFFF
+
+
+def packed_set(images, classes):
+    """A packed set by its description in crates/vitmae-trainer/src/data/packed.rs; images are (name, width, height, class)."""
+    magic = b"VMPACK1\n"
+    data, index = magic, b""
+    for name, width, height, label in images:
+        content = name.encode() + bytes(7 * i % 256 for i in range(width * height * 3))
+        index += struct.pack("<Q6I", len(data), len(name), width, height, 3, label, crc32c(content))
+        data += content
+    about = json.dumps({"images": len(images), "classes": classes, "source": "seeds"}).encode()
+    return data + index + about + struct.pack("<QII", len(data), len(about), crc32c(index + about)) + magic
+
+
+def image_sets(out):
+    images = [(SETS / "folder" / path).read_bytes() for path in ("ant/01.png", "zebra/00.png")]
+    for name, form in (("ustar", tarfile.USTAR_FORMAT), ("gnu", tarfile.GNU_FORMAT), ("pax", tarfile.PAX_FORMAT)):
+        (out / "tar").mkdir(exist_ok=True)
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+            # Names above 100 bytes are where the forms differ.
+            for member, data in (("a/1.png", images[0]), ("a/1.cls", b"ant"), ("b/" + "n" * 120 + "/2.png", images[1])):
+                about = tarfile.TarInfo(member)
+                about.size = len(data)
+                tar.addfile(about, io.BytesIO(data))
+            end = tar.offset
+        # Without most of the zeros that fill the last record.
+        (out / f"tar/{name}.tar").write_bytes(file.getvalue()[: end + 1024])
+    pixels = struct.pack(">4I", 0x803, 2, 2, 3) + bytes(range(0, 240, 20))
+    labels = struct.pack(">2I", 0x801, 2) + bytes([9, 4])
+    for folder in ("idx", "idx-gz", "cifar", "packed"):
+        (out / folder).mkdir(exist_ok=True)
+    (out / "idx/images").write_bytes(pixels)
+    (out / "idx/labels").write_bytes(labels)
+    (out / "idx-gz/images").write_bytes(pixels)
+    (out / "idx-gz/images.gz").write_bytes(gzip.compress(pixels, mtime=0))
+    planes = bytes(i % 251 for i in range(3072))
+    (out / "cifar/ten.bin").write_bytes(b"\3" + planes + b"\7" + planes)
+    (out / "cifar/hundred.bin").write_bytes(b"\3\x63" + planes)
+    none = 0xFFFFFFFF
+    (out / "packed/set.vmpack").write_bytes(packed_set([("a", 3, 2, 0), ("bb", 2, 2, none), ("", 1, 1, 1)], ["x", "y"]))
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     json_files(out)
+    image_sets(out)
     for write in (from_torch, from_h5py):
         try:
             write(out)

@@ -10,6 +10,8 @@ pub mod archive;
 pub mod memory;
 #[path = "hostile/mutation.rs"]
 pub mod mutation;
+#[path = "hostile/sets.rs"]
+pub mod sets;
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ use vitmae_weights::{Layout, WeightsFile};
 
 /// Bytes that reading may take beside the file and the values of one tensor.
 pub const SPARE_BYTES: usize = 256 << 20;
+/// Bytes that a set may take beside its file: those that one image may by its limits, and what its decoder needs.
+const SET_BYTES: usize = 640 << 20;
 /// How long one file of a corpus may take, on a machine that does other things too.
 pub const LONGEST: Duration = Duration::from_secs(1);
 
@@ -29,17 +33,24 @@ pub struct Target {
     pub name: &'static str,
     /// Reads what it can and tells whether anything was accepted.
     pub read: fn(&[u8]) -> bool,
+    /// Bytes that it may take beside the file.
+    pub spare: usize,
 }
 
 /// Every format that is read from a file of a stranger, pictures aside (`crates/vitmae-image/tests/damage.rs`).
-pub const TARGETS: [Target; 7] = [
-    Target { name: "safetensors", read: weights },
-    Target { name: "shards", read: shards },
-    Target { name: "torch", read: weights },
-    Target { name: "pickle", read: pickle },
-    Target { name: "hdf5", read: weights },
-    Target { name: "config", read: config },
-    Target { name: "processor", read: processor },
+pub const TARGETS: &[Target] = &[
+    Target { name: "safetensors", read: weights, spare: SPARE_BYTES },
+    Target { name: "shards", read: shards, spare: SPARE_BYTES },
+    Target { name: "torch", read: weights, spare: SPARE_BYTES },
+    Target { name: "pickle", read: pickle, spare: SPARE_BYTES },
+    Target { name: "hdf5", read: weights, spare: SPARE_BYTES },
+    Target { name: "config", read: config, spare: SPARE_BYTES },
+    Target { name: "processor", read: processor, spare: SPARE_BYTES },
+    Target { name: "tar", read: sets::tar, spare: SET_BYTES },
+    Target { name: "idx", read: sets::idx, spare: SET_BYTES },
+    Target { name: "idx-gz", read: sets::idx_gz, spare: SET_BYTES },
+    Target { name: "cifar", read: sets::cifar, spare: SET_BYTES },
+    Target { name: "packed", read: sets::packed, spare: SET_BYTES },
 ];
 
 /// Reads `bytes` as `target`, and panics if that takes too long or too much memory. Memory is known only to a program
@@ -54,7 +65,7 @@ pub fn check(target: &Target, bytes: &[u8]) -> bool {
         let (accepted, peak) = memory::peak_of(|| (target.read)(bytes));
         fastest = fastest.min(start.elapsed());
         // The file itself is held in memory here, which counts once more.
-        let limit = 2 * bytes.len() + SPARE_BYTES;
+        let limit = 2 * bytes.len() + target.spare;
         assert!(peak <= limit, "{name}: {} bytes of file took {peak} of memory", bytes.len());
         if fastest < LONGEST {
             return accepted;

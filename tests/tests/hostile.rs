@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,7 +51,7 @@ fn try_one(target: &Target, bytes: &[u8], what: &str) -> bool {
 fn seeds_and_damaged_copies_of_them_are_read_or_refused() {
     let _alone = alone();
     let seconds = std::env::var(SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
-    for target in &TARGETS {
+    for target in TARGETS {
         let seeds = seeds(target);
         let whole = seeds.iter().filter(|(path, bytes)| try_one(target, bytes, path)).count();
         assert!(whole > 0, "no seed of {} is accepted", target.name);
@@ -72,7 +73,7 @@ fn seeds_and_damaged_copies_of_them_are_read_or_refused() {
 fn a_target_that_panics_or_takes_too_much_fails() {
     let _alone = alone();
     let failing = |read: fn(&[u8]) -> bool| {
-        let target = Target { name: "failing", read };
+        let target = Target { name: "failing", read, spare: SPARE_BYTES };
         catch_unwind(|| check(&target, b"x")).is_err()
     };
     assert!(!failing(|_| true));
@@ -234,5 +235,30 @@ fn the_most_expensive_archives_take_little_memory() {
         fs::write(&path, archive(&[("a/data.pkl", b"\x80\x02}.")], more)).unwrap();
         let fault = within_limit(&path).unwrap();
         assert!(fault.contains(part), "{fault}");
+    }
+}
+
+#[test]
+fn a_compressed_set_is_unpacked_no_further_than_its_header_tells() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a-images-idx3-ubyte.gz");
+    // 256 MiB of zeros in 256 KiB, behind the header of 10 images, of none, and of images that fill 4 GiB.
+    let zeros = vec![0u8; 1 << 20];
+    for (header, part) in [
+        ([0x803u32, 10, 28, 28], "it unpacks to more, its header tells 7856 bytes"),
+        ([0x803, 10, 0, 28], "0×28 is no size of images"),
+        ([0x803, 1 << 20, 64, 64], "cannot hold the 4294967312 that its header tells"),
+        ([0x802, 10, 28, 28], "it starts with [00 00 08 02], expected [00 00 08 03]"),
+    ] {
+        let file = fs::File::create(&path).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+        encoder.write_all(&header.map(u32::to_be_bytes).concat()).unwrap();
+        (0..256).for_each(|_| encoder.write_all(&zeros).unwrap());
+        encoder.finish().unwrap();
+        let (set, peak) = peak_of(|| vitmae_trainer::data::open(&path));
+        let error = set.err().unwrap().to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(peak < 1 << 20, "{part}: {peak} bytes");
     }
 }

@@ -13,7 +13,8 @@ use crate::workspace;
 pub(crate) const HELP: &str = "cargo xtask fixtures [--check | --sign]
 
 Makes Python environments with pinned packages under target/fixtures-venv (or in $VITMAE_VENV), runs the
-scripts of tests/generate and replaces tests/fixtures/{images,sets,augment,training,parity,parity-later}, conversions.json and onnx.json.
+scripts of tests/generate and replaces tests/fixtures/{images,sets,augment,training,parity,parity-later}, conversions.json, onnx.json
+and event-files.json.
 Downloads about 6 GB once.
 
   --check   only compare tests/fixtures with its MANIFEST.sha256: every hash, nothing unlisted, no file
@@ -93,6 +94,9 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
         .argument(into("parity"))
         .argument(into("onnx.json"))
         .run()?;
+    Line::new(&python.tensorboard, "-B tests/generate/check_event_files.py")
+        .argument(into("event-files.json"))
+        .run()?;
 
     for name in [
         "images",
@@ -103,6 +107,7 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
         "parity-later",
         "conversions.json",
         "onnx.json",
+        "event-files.json",
     ] {
         replace(&new.join(name), &fixtures.join(name))?;
     }
@@ -111,13 +116,14 @@ fn regenerate(fixtures: &Path) -> anyhow::Result<()> {
 
 /// The Python environments: one with the pinned packages, and beside it transformers 5 for `PYTHONPATH`,
 /// so that PyTorch is installed once; timm for it too; and one of its own for TensorFlow, which pins an older NumPy,
-/// for ONNX Runtime, and for what writes data sets.
+/// for ONNX Runtime, for TensorBoard, and for what writes data sets.
 struct Environments {
     python: String,
     newer: PathBuf,
     timm: PathBuf,
     tensorflow: String,
     onnx: String,
+    tensorboard: String,
     sets: String,
 }
 
@@ -147,9 +153,11 @@ impl Environments {
         self::install(&tensorflow, &["parity-tf"]).run()?;
         let onnx = python_of(&venv.join("onnx"))?;
         self::install(&onnx, &["onnx"]).run()?;
+        let tensorboard = python_of(&venv.join("tensorboard"))?;
+        self::install(&tensorboard, &["tensorboard"]).run()?;
         let sets = python_of(&venv.join("sets"))?;
         self::install(&sets, &["sets"]).run()?;
-        Ok(Self { python, newer, timm, tensorflow, onnx, sets })
+        Ok(Self { python, newer, timm, tensorflow, onnx, tensorboard, sets })
     }
 
     fn script(&self, name: &str) -> Line {

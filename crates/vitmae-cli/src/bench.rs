@@ -124,25 +124,27 @@ pub fn run(args: &BenchArgs, global: &Global, device: &Device) -> Result<u8> {
             "peak_gflops": peak,
             "loss": loss,
         });
-        println!("{result}");
+        outln!("{result}");
         return Ok(0);
     }
-    println!(
+    outln!(
         "{} {:?} in {name}, batch {batch}, median of {} steps",
-        args.model, args.task, args.steps
+        args.model,
+        args.task,
+        args.steps
     );
-    println!("{:10.2} ms an image (best {:.2})", ms(median), ms(best));
-    println!("{:10.2} images a second", batch as f64 / median);
+    outln!("{:10.2} ms an image (best {:.2})", ms(median), ms(best));
+    outln!("{:10.2} images a second", batch as f64 / median);
     match peak {
         Some(peak) => {
             let share = 100.0 * rate / peak;
-            println!("{rate:10.1} GFLOP/s, {share:.0} % of the {peak:.1} measured just now");
+            outln!("{rate:10.1} GFLOP/s, {share:.0} % of the {peak:.1} measured just now");
         }
-        None => println!("{rate:10.1} GFLOP/s"),
+        None => outln!("{rate:10.1} GFLOP/s"),
     }
-    println!("{:10.1} MiB of memory at most", memory as f64 / f64::from(1 << 20));
+    outln!("{:10.1} MiB of memory at most", memory as f64 / f64::from(1 << 20));
     if let Some(loss) = loss {
-        println!("{loss:10.5} loss of the last step");
+        outln!("{loss:10.5} loss of the last step");
     }
     Ok(0)
 }

@@ -137,14 +137,14 @@ pub(crate) fn print_confusion(
         for (key, value) in others.as_object().into_iter().flatten() {
             result[key] = value.clone();
         }
-        println!("{result:#}");
+        outln!("{result:#}");
         return;
     }
     let (accuracy, hits) = (100.0 * confusion.accuracy(), confusion.hits());
-    println!("accuracy {accuracy:.2} %, {hits} of {total} images");
+    outln!("accuracy {accuracy:.2} %, {hits} of {total} images");
     for (class, name) in names.iter().enumerate() {
         if let Some(recall) = confusion.recall(class) {
-            println!("  {:6.2} % {}", 100.0 * recall, name.escape_debug());
+            outln!("  {:6.2} % {}", 100.0 * recall, name.escape_debug());
         }
     }
 }
@@ -170,10 +170,10 @@ pub fn run_linprobe(args: &LinprobeArgs, global: &Global, device: &Device) -> Re
             "test": found.test,
             "classes": set.classes.names,
         });
-        println!("{result:#}");
+        outln!("{result:#}");
     } else {
         let (accuracy, strength) = (100.0 * found.accuracy, found.strength);
-        println!("accuracy {accuracy:.2} % of {} images, regularisation {strength}", found.test);
+        outln!("accuracy {accuracy:.2} % of {} images, regularisation {strength}", found.test);
     }
     Ok(0)
 }
@@ -226,7 +226,7 @@ impl SetArgs {
                 // A line each tenth of the way.
                 if !global.quiet && (10 * done / total > told || done == total) {
                     told = 10 * done / total;
-                    eprintln!("{what}: {done} of {total} images");
+                    errln!("{what}: {done} of {total} images");
                 }
             };
             features(&model, images, &processor, pool, batch_size, &mut progress)

@@ -103,32 +103,32 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<u8> {
             "rounded": report.rounded,
             "config_inferred": report.config_inferred,
         });
-        println!("{result:#}");
+        outln!("{result:#}");
         return Ok(0);
     }
-    println!("{}", report.output.display());
+    outln!("{}", report.output.display());
     if global.quiet {
         return Ok(0);
     }
     let (tensors, layout, container) = (report.tensors, report.layout, report.container);
-    eprintln!("{tensors} tensors from {layout}, {container}");
+    errln!("{tensors} tensors from {layout}, {container}");
     for (names, what) in [
         (&report.dropped, "parameters are not part of this layout"),
         (&report.unexpected, "tensors were left out as allowed"),
         (&report.rounded, "parameters were rounded to another type"),
     ] {
         if let Some(first) = names.first() {
-            eprintln!("note: {} {what}, `{}` first", names.len(), first.escape_debug());
+            errln!("note: {} {what}, `{}` first", names.len(), first.escape_debug());
         }
     }
     if report.config_inferred {
-        eprintln!(
+        errln!(
             "note: no `config.json` was there: sizes are those of the weights, the rest are the defaults of \
              the layout's models"
         );
     }
     if args.to == To::Fb {
-        eprintln!("note: a `.pth` file holds no configuration; keep `config.json`");
+        errln!("note: a `.pth` file holds no configuration; keep `config.json`");
     }
     Ok(0)
 }

@@ -82,19 +82,19 @@ fn run_pack(args: &PackArgs, global: &Global) -> Result<u8> {
             pack(set.as_ref(), &path, args.size.map(|s| s as usize), args.skip_bad, &mut told)?;
         if !global.quiet {
             for bad in &summary.bad {
-                eprintln!("left out: {}: {}", bad.path, bad.reason);
+                errln!("left out: {}: {}", bad.path, bad.reason);
             }
         }
         if !global.json {
             let (images, bytes) = (summary.images, summary.bytes as f64 / 1e6);
-            println!("{}: {images} images, {bytes:.1} MB", path.display());
+            outln!("{}: {images} images, {bytes:.1} MB", path.display());
         }
         results.push(json!({
             "path": path, "images": summary.images, "bytes": summary.bytes, "left_out": summary.bad,
         }));
     }
     if global.json {
-        println!("{}", json!(results));
+        outln!("{}", json!(results));
     }
     Ok(0)
 }
@@ -106,7 +106,7 @@ pub fn told(what: &Path, total: usize, global: &Global) -> impl FnMut(usize) + u
     move |done| {
         if !quiet && (10 * done / total.max(1) > tenths || done == total) {
             tenths = 10 * done / total.max(1);
-            eprintln!("{what}: {done} of {total} images");
+            errln!("{what}: {done} of {total} images");
         }
     }
 }

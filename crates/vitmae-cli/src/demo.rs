@@ -175,24 +175,27 @@ fn print(args: &DemoArgs, global: &Global, findings: &Findings, seconds: f64) {
             },
             "probe": probes,
         });
-        println!("{result}");
+        outln!("{result}");
         return;
     }
-    println!("masked-patch MSE on held-out photographs (colour values in 0..1):");
-    println!("  this model                         {:.5}", mse.model);
-    println!("  interpolation from visible pixels  {:.5}", mse.interpolation);
-    println!(
+    outln!("masked-patch MSE on held-out photographs (colour values in 0..1):");
+    outln!("  this model                         {:.5}", mse.model);
+    outln!("  interpolation from visible pixels  {:.5}", mse.interpolation);
+    outln!(
         "  mean colour of the image           {:.5}  ({:.1} times the model's)",
         mse.mean_colour,
         mse.mean_colour / mse.model
     );
-    println!("linear probe on {} test digits:", findings.probes.test);
-    println!(
+    outln!("linear probe on {} test digits:", findings.probes.test);
+    outln!(
         "  {:>16}  {:>10}  {:>14}  {:>10}",
-        "training digits", "this model", "random encoder", "raw pixels"
+        "training digits",
+        "this model",
+        "random encoder",
+        "raw pixels"
     );
     for row in &findings.probes.rows {
-        println!(
+        outln!(
             "  {:>16}  {:>9.1}%  {:>13.1}%  {:>9.1}%",
             row.train,
             100.0 * row.model,
@@ -200,8 +203,8 @@ fn print(args: &DemoArgs, global: &Global, findings: &Findings, seconds: f64) {
             100.0 * row.pixels
         );
     }
-    println!("{}", args.out.join("report.html").display());
+    outln!("{}", args.out.join("report.html").display());
     if !global.quiet {
-        eprintln!("{seconds:.0} s in all; open the page above in a browser");
+        errln!("{seconds:.0} s in all; open the page above in a browser");
     }
 }

@@ -76,9 +76,9 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<u8> {
         devices.push(report);
     }
     if global.json {
-        println!("{}", json!({"auto": Device::auto().to_string(), "devices": devices}));
+        outln!("{}", json!({"auto": Device::auto().to_string(), "devices": devices}));
     } else {
-        println!("`--device auto` takes {}", Device::auto());
+        outln!("`--device auto` takes {}", Device::auto());
     }
     Ok(u8::from(!all_work))
 }
@@ -163,18 +163,18 @@ fn print(report: &Value) {
     let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
     let name = text("device");
     if report["available"] == false {
-        println!("{name:10} not available: {}\n{:10} {}", text("why"), "", text("help"));
+        outln!("{name:10} not available: {}\n{:10} {}", text("why"), "", text("help"));
         return;
     }
     let seconds = report["self_test_seconds"].as_f64().unwrap_or(f64::NAN);
     match report["largest_difference"].as_f64() {
-        Some(difference) => println!(
+        Some(difference) => outln!(
             "{name:10} works: losses of {STEPS} updates differ from the CPU's by {difference:.1e}; {seconds:.2} s"
         ),
-        None => println!("{name:10} FAILS: {}", text("error")),
+        None => outln!("{name:10} FAILS: {}", text("error")),
     }
     if let Some(can) = report["capabilities"].as_object() {
         let list: Vec<String> = can.iter().map(|(key, value)| format!("{key} {value}")).collect();
-        println!("{:10} {}: {}", "", text("backend"), list.join(", "));
+        outln!("{:10} {}: {}", "", text("backend"), list.join(", "));
     }
 }

@@ -20,7 +20,7 @@ const NON_FINITE: u8 = 4;
 /// There is no such device.
 const DEVICE: u8 = 5;
 /// The system failed, or the disk is full.
-const IO: u8 = 6;
+pub const IO: u8 = 6;
 
 /// Something wrong with what the user gave, found by this crate.
 #[derive(Debug)]

@@ -89,19 +89,20 @@ fn print(args: &ExportOnnxArgs, global: &Global, report: &ExportReport) {
             "external": external,
             "max_abs_error": checked.map(|checked| checked.max_abs_error),
         });
-        println!("{result:#}");
+        outln!("{result:#}");
         return;
     }
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display());
     if global.quiet {
         return;
     }
     match checked {
-        Some(checked) => eprintln!(
+        Some(checked) => errln!(
             "run by tract: `{}` differs from the model by {:.1e} at most, the other outputs by less",
-            checked.output, checked.max_abs_error
+            checked.output,
+            checked.max_abs_error
         ),
-        None => eprintln!(
+        None => errln!(
             "note: the graph was not run; a build with `--features onnx-check` does that first"
         ),
     }

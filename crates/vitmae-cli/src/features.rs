@@ -83,9 +83,9 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
     }
     if global.json {
         let names: Vec<_> = args.images.iter().map(|path| path.display().to_string()).collect();
-        println!("{}", json!({"out": args.out, "shape": shape, "images": names}));
+        outln!("{}", json!({"out": args.out, "shape": shape, "images": names}));
     } else {
-        println!("{} {shape:?}", args.out.display());
+        outln!("{} {shape:?}", args.out.display());
     }
     Ok(0)
 }

@@ -142,12 +142,12 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
             "val_accuracy_ema": summary.ema_evaluation.and_then(|found| found.accuracy),
             "stopped": summary.stopped,
         });
-        println!("{result}");
+        outln!("{result}");
     } else {
         if let Some(accuracy) = accuracy {
-            println!("accuracy {:.2} %", 100.0 * accuracy);
+            outln!("accuracy {:.2} %", 100.0 * accuracy);
         }
-        println!("{}", summary.checkpoint.display());
+        outln!("{}", summary.checkpoint.display());
     }
     Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
 }

@@ -23,7 +23,7 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
     let found = inspect(&model_folder::resolve(&args.path)?)?;
     if global.json {
-        println!("{:#}", found.to_json());
+        outln!("{:#}", found.to_json());
         return Ok(0);
     }
     print(&found, args.tensors);
@@ -33,30 +33,30 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<u8> {
 /// Prints what was found, a line a fact, and with `tensors` every tensor.
 pub fn print(found: &Inspection, tensors: bool) {
     let (path, bytes) = (found.path.display(), found.file_bytes);
-    println!("file        {path} ({}, {bytes} bytes)", found.container);
+    outln!("file        {path} ({}, {bytes} bytes)", found.container);
     match found.layout {
-        Some(layout) => println!("layout      {layout}"),
-        None => println!("layout      unknown: no tensor name belongs to a ViTMAE"),
+        Some(layout) => outln!("layout      {layout}"),
+        None => outln!("layout      unknown: no tensor name belongs to a ViTMAE"),
     }
     let sizes = &found.architecture;
     let number = |value: Option<usize>| value.map_or("?".to_owned(), |value| value.to_string());
-    println!(
+    outln!(
         "encoder     width {}, blocks {}, MLP {}",
         number(sizes.hidden_size),
         sizes.num_hidden_layers,
         number(sizes.intermediate_size)
     );
     match &sizes.decoder {
-        Some(decoder) => println!(
+        Some(decoder) => outln!(
             "decoder     width {}, blocks {}, MLP {}",
             number(decoder.hidden_size),
             decoder.num_hidden_layers,
             number(decoder.intermediate_size)
         ),
-        None => println!("decoder     none"),
+        None => outln!("decoder     none"),
     }
     let counts = &found.parameters;
-    println!(
+    outln!(
         "parameters  {} (encoder {}, decoder {}, classifier {}, other {})",
         counts.total(),
         counts.encoder,
@@ -66,10 +66,10 @@ pub fn print(found: &Inspection, tensors: bool) {
     );
     let dtypes: Vec<_> =
         found.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect();
-    println!("tensors     {} ({})", found.tensors.len(), dtypes.join(", "));
+    outln!("tensors     {} ({})", found.tensors.len(), dtypes.join(", "));
     match &found.config {
         Ok(config) => {
-            println!(
+            outln!(
                 "config      image {:?}, patch {:?}, channels {}, mask ratio {}, norm_pix_loss {}",
                 config.image_size,
                 config.patch_size,
@@ -77,7 +77,7 @@ pub fn print(found: &Inspection, tensors: bool) {
                 config.mask_ratio,
                 config.norm_pix_loss
             );
-            println!(
+            outln!(
                 "            heads {} and {}, {}, layer norm eps {:e}, numerics {}",
                 config.num_attention_heads,
                 config.decoder_num_attention_heads,
@@ -86,19 +86,19 @@ pub fn print(found: &Inspection, tensors: bool) {
                 config.recorded_numerics().unwrap_or("torch")
             );
         }
-        Err(reason) => println!("config      unusable: {}", reason.replace('\n', "; ")),
+        Err(reason) => outln!("config      unusable: {}", reason.replace('\n', "; ")),
     }
     for contradiction in &found.contradictions {
         let (key, weights) = (contradiction.key, &contradiction.weights);
-        println!(
+        outln!(
             "warning     `{key}` is {weights} in the weights and {} in the config",
             contradiction.config
         );
     }
-    println!("licence     {}", found.licence);
+    outln!("licence     {}", found.licence);
     if tensors {
         for tensor in &found.tensors {
-            println!("{} {} {:?}", tensor.name.escape_debug(), tensor.dtype, tensor.shape);
+            outln!("{} {} {:?}", tensor.name.escape_debug(), tensor.dtype, tensor.shape);
         }
     }
 }

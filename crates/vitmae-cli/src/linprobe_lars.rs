@@ -122,12 +122,12 @@ pub fn run(args: &LarsArgs, probed: Probed<'_>, global: &Global, device: &Device
             "accuracy": accuracy,
             "stopped": summary.stopped,
         });
-        println!("{result}");
+        outln!("{result}");
     } else {
         if let Some(accuracy) = accuracy {
-            println!("accuracy {:.2} %", 100.0 * accuracy);
+            outln!("accuracy {:.2} %", 100.0 * accuracy);
         }
-        println!("{}", summary.checkpoint.display());
+        outln!("{}", summary.checkpoint.display());
     }
     Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
 }

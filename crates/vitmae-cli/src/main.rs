@@ -3,10 +3,14 @@
 //!
 //! Results go to stdout, progress and messages to stderr. Exit codes: 0 ok, 1 run failed, 2 usage,
 //! 3 bad input, 4 loss not finite, 5 device missing, 6 system or disk failure, 130 and 143 after
-//! SIGINT and SIGTERM with a checkpoint saved.
+//! SIGINT and SIGTERM with a checkpoint saved. Whoever reads the results may stop reading: the program then ends by
+//! SIGPIPE, as others do.
 #![forbid(unsafe_code)]
 #![expect(unreachable_pub, reason = "in a program, `pub` marks what a file offers to the others")]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is this crate's job")]
+
+// First, since its macros are what every other module prints with.
+#[macro_use]
+mod output;
 
 mod bench;
 mod chart;
@@ -27,7 +31,6 @@ mod linprobe_lars;
 mod mask_file;
 mod model_folder;
 mod npy;
-mod output;
 mod precision;
 mod presets;
 mod pretrain;
@@ -115,7 +118,7 @@ fn main() -> ExitCode {
     let arguments = match recipes::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("{}", exit::message(&error));
+            errln!("{}", exit::message(&error));
             return ExitCode::from(exit::code(&error));
         }
     };
@@ -161,7 +164,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{}", exit::message(&error));
+            errln!("{}", exit::message(&error));
             ExitCode::from(exit::code(&error))
         }
     }

@@ -58,3 +58,29 @@ pub fn read(path: &Path, config: &VitMaeConfig, ratio: Option<f64>) -> Result<Ve
     }
     Ok(rows)
 }
+
+/// The ratio at which a model removes as many patches as `mask`; a model rounds down what it keeps.
+pub fn ratio_of(mask: &[bool]) -> f64 {
+    let removed = mask.iter().filter(|&&removed| removed).count();
+    let ratio = removed as f64 / mask.len() as f64;
+    let kept = (mask.len() as f64 * (1.0 - ratio)) as usize;
+    if kept == mask.len() - removed { ratio } else { ratio - f64::EPSILON }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_removes_what_its_mask_does() {
+        for patches in 2..300 {
+            let noise: Vec<f64> = (0..patches).map(|at| at as f64).collect();
+            for kept in 1..patches {
+                let mask: Vec<bool> = (0..patches).map(|at| at >= kept).collect();
+                let masking = Masking::from_noise(&noise, 1, patches, ratio_of(&mask)).unwrap();
+                assert_eq!(masking.len_keep, kept, "{kept} of {patches}");
+            }
+        }
+        assert_eq!(ratio_of(&[true, true, true, false]), 0.75);
+    }
+}

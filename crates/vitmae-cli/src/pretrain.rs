@@ -1,6 +1,7 @@
 //! `vitmae pretrain`: the original's flags, images in, checkpoints out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -17,7 +18,7 @@ use crate::exit::{BadInput, Usage};
 use crate::progress::Progress;
 use crate::report::Reporter;
 use crate::run_args::RunArgs;
-use crate::{Global, presets, signals};
+use crate::{Global, mask_file, presets, signals};
 
 /// Example: vitmae pretrain --data-path photos --output-dir run --model tiny --epochs 100
 ///
@@ -57,6 +58,10 @@ pub struct PretrainArgs {
     /// How removed patches lie to each other
     #[arg(long, value_enum, default_value_t = MaskName::Random)]
     masking: MaskName,
+    /// Masks as an `.npy` file, one row or several, a number for each patch: bool or uint8 with 1 = removed, or noise as floats. Of
+    /// several one is drawn for each image in each epoch; all remove the same share
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["masking", "mask_ratio_end"])]
+    mask_file: Option<PathBuf>,
     /// Predict each patch normalised by its own mean and variance
     #[arg(long)]
     norm_pix_loss: bool,
@@ -131,9 +136,9 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
             "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
             "stopped": summary.stopped,
         });
-        println!("{result}");
+        outln!("{result}");
     } else {
-        println!("{}", summary.checkpoint.display());
+        outln!("{}", summary.checkpoint.display());
     }
     Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
 }
@@ -159,14 +164,20 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
     }
     model.mask_ratio = args.mask_ratio.unwrap_or(model.mask_ratio);
     model.norm_pix_loss |= args.norm_pix_loss;
+    let given = args.mask_file.as_deref();
+    let given = given.map(|path| mask_file::read(path, &model, args.mask_ratio)).transpose()?;
+    if let Some(masks) = &given {
+        model.mask_ratio = mask_file::ratio_of(&masks[0]);
+    }
     let mut config = RunConfig::new(model, args.run.output_dir());
     args.run.apply(&mut config)?;
     config.start_from = args.init.clone();
     config.processor = processor.unwrap_or(config.processor);
-    config.mask_strategy = match args.masking {
-        MaskName::Random => MaskStrategy::Random,
-        MaskName::Block => MaskStrategy::Block,
-        MaskName::Grid => MaskStrategy::Grid,
+    config.mask_strategy = match (given, args.masking) {
+        (Some(masks), _) => MaskStrategy::Given(Arc::new(masks)),
+        (None, MaskName::Random) => MaskStrategy::Random,
+        (None, MaskName::Block) => MaskStrategy::Block,
+        (None, MaskName::Grid) => MaskStrategy::Grid,
     };
     config.distance = match args.loss {
         LossName::Mse => Distance::Squared,

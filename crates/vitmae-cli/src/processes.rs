@@ -44,7 +44,7 @@ fn as_one_of_several(
         }
         let message = exit::message(&error);
         let message = message.strip_prefix("error: ").unwrap_or(&message);
-        eprintln!("error: process {rank} of {size}: {message}");
+        errln!("error: process {rank} of {size}: {message}");
         processes.abort(exit::code(&error).into());
     }
     Err(error)

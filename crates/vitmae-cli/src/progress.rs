@@ -166,15 +166,15 @@ impl Progress {
             self.last_line = Instant::now();
             let left = (step.total_steps - step.step) as f64 * self.seconds;
             let (at, of) = (step.step, step.total_steps);
-            eprintln!("step {at}/{of} epoch {:.2} {numbers} ETA {left:.0} s", step.epoch);
+            errln!("step {at}/{of} epoch {:.2} {numbers} ETA {left:.0} s", step.epoch);
         }
     }
 
     /// One line above the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None if !self.quiet => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| errln!("{text}")),
+            None if !self.quiet => errln!("{text}"),
             None => {}
         }
     }

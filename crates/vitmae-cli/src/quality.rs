@@ -41,6 +41,9 @@ pub struct QualityArgs {
     /// Share of patches to remove [default: the model's]
     #[arg(long)]
     mask_ratio: Option<f64>,
+    /// Masks of an image that go through the model at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    batch_size: u16,
     /// Seed of the masks
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -85,7 +88,7 @@ pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
         let pixels = pixels_of(images.as_ref(), sample, &config, &processor)?;
         let even = || even_masks(args.seed, sample as u64, patches, removed, count);
         let masks = given.clone().unwrap_or_else(even);
-        let one = quality(&model, &pixels, &masks, &processor)?;
+        let one = quality(&model, &pixels, &masks, args.batch_size.into(), &processor)?;
         if let Some(folder) = &args.anomaly {
             write_map(folder, sample, images.as_ref(), &config, &one)?;
         }
@@ -135,11 +138,11 @@ fn report(global: &Global, images: &dyn Dataset, found: &[Quality], masks: usize
         let result = json!({
             "loss": loss, "mse": mse, "psnr": psnr, "ssim": ssim, "masks": masks, "images": rows,
         });
-        println!("{result:#}");
+        outln!("{result:#}");
         return;
     }
     let ssim = ssim.map_or(String::new(), |ssim| format!(", SSIM {ssim:.4}"));
-    println!(
+    outln!(
         "loss {loss:.5}, MSE {mse:.6}, PSNR {psnr:.2} dB{ssim}: means of {} images, {} masks each",
         found.len(),
         masks
@@ -147,9 +150,9 @@ fn report(global: &Global, images: &dyn Dataset, found: &[Quality], masks: usize
     let worst = |one: &Quality| one.worst().map_or(0.0, |(_, error)| error);
     let mut order: Vec<usize> = (0..found.len()).collect();
     order.sort_by(|&a, &b| worst(&found[b]).total_cmp(&worst(&found[a])));
-    println!("largest errors of a patch:");
+    outln!("largest errors of a patch:");
     for &sample in order.iter().take(5) {
-        println!("  {:.5} {}", worst(&found[sample]), images.name(sample));
+        outln!("  {:.5} {}", worst(&found[sample]), images.name(sample));
     }
 }
 

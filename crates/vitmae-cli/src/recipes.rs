@@ -14,7 +14,7 @@ use crate::Global;
 use crate::exit::{BadInput, Usage, hyphenate};
 
 /// The recipes that come with the program.
-const RECIPES: [(&str, &str); 11] = [
+const RECIPES: [(&str, &str); 12] = [
     ("pretrain-small", include_str!("../recipes/pretrain-small.toml")),
     ("pretrain-base", include_str!("../recipes/pretrain-base.toml")),
     ("pretrain-large", include_str!("../recipes/pretrain-large.toml")),
@@ -23,6 +23,7 @@ const RECIPES: [(&str, &str); 11] = [
     ("finetune-base", include_str!("../recipes/finetune-base.toml")),
     ("finetune-large", include_str!("../recipes/finetune-large.toml")),
     ("finetune-huge", include_str!("../recipes/finetune-huge.toml")),
+    ("linprobe-small", include_str!("../recipes/linprobe-small.toml")),
     ("linprobe-base", include_str!("../recipes/linprobe-base.toml")),
     ("linprobe-large", include_str!("../recipes/linprobe-large.toml")),
     ("linprobe-huge", include_str!("../recipes/linprobe-huge.toml")),
@@ -60,12 +61,12 @@ pub fn run(args: &RecipesArgs, global: &Global) -> Result<u8> {
                     .iter()
                     .map(|(name, r)| json!({"name": name, "command": r.command, "summary": r.summary}))
                     .collect();
-                println!("{}", json!(all));
+                outln!("{}", json!(all));
             } else {
-                all.iter().for_each(|(name, recipe)| println!("{name:16} {}", recipe.summary));
+                all.iter().for_each(|(name, recipe)| outln!("{name:16} {}", recipe.summary));
             }
         }
-        Action::Show { name } => print!("{}", text_of(name)?),
+        Action::Show { name } => outln!("{}", text_of(name)?.trim_end()),
     }
     Ok(0)
 }

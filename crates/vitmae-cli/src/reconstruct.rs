@@ -87,7 +87,7 @@ pub fn run(args: &ReconstructArgs, global: &Global, device: &Device) -> Result<u
     let picture = draw(&shown, &config, &processor)?;
     write_file(&args.out, &encode_png(&picture)?)?;
     if config.norm_pix_loss && !global.quiet {
-        eprintln!(
+        errln!(
             "note: this model predicts normalised patches; each is shown with the mean and \
              variance of the true patch"
         );
@@ -200,11 +200,11 @@ fn report(
         })
         .collect();
     if global.json {
-        println!("{}", json!({"out": args.out, "images": rows}));
+        outln!("{}", json!({"out": args.out, "images": rows}));
         return;
     }
     for row in rows {
-        println!(
+        outln!(
             "{}: loss {:.5}, {} of {} patches removed",
             row["image"].as_str().unwrap_or_default(),
             row["loss"].as_f64().unwrap_or(f64::NAN),
@@ -212,5 +212,5 @@ fn report(
             config.num_patches()
         );
     }
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display());
 }

@@ -40,9 +40,9 @@ pub fn run(args: &ReportArgs, global: &Global) -> Result<u8> {
     }
     let page = write(&args.run)?;
     if global.json {
-        println!("{}", serde_json::json!({ "report": page }));
+        outln!("{}", serde_json::json!({ "report": page }));
     } else {
-        println!("{}", page.display());
+        outln!("{}", page.display());
     }
     Ok(0)
 }

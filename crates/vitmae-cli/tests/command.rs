@@ -19,6 +19,9 @@ mod kill;
 #[cfg(feature = "mpi")]
 #[path = "command/mpi.rs"]
 mod mpi;
+#[cfg(unix)]
+#[path = "command/output.rs"]
+mod output;
 #[path = "command/reconstructions.rs"]
 mod reconstructions;
 #[path = "command/results.rs"]

@@ -64,7 +64,7 @@ fn write_data(proto: &mut ModelProto, path: &Path) -> Result<(), OnnxError> {
             let gap = vec![0; (at - end) as usize];
             out.write_all(&gap).map_err(|source| failed(path, source))?;
         }
-        Ok(())
+        Ok::<(), WeightsError>(())
     })?;
     let mut at = 0u64;
     for tensor in &mut tensors {

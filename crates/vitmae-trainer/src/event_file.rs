@@ -4,7 +4,8 @@
 //! data are the protocol buffer `tensorflow.Event`: wall time 1 (f64), step 2 (varint), either file version 3 (text) or a
 //! summary 5 with values 1 of a tag 1 (text) and a number 2 (f32).
 //!
-//! Sources: `record_writer.cc`, `event.proto` and `summary.proto` of tensorflow.
+//! Sources: `record_writer.cc`, `event.proto` and `summary.proto` of tensorflow. TensorBoard itself reads the files of whole runs in
+//! `tests/generate/check_event_files.py`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

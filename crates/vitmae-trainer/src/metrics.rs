@@ -16,6 +16,21 @@ use serde_json::Value;
 use crate::TrainerError;
 use crate::event_file::EventFile;
 
+/// Of each kind of line, the keys that are curves of event files, and what the curves are called.
+const CURVES: [(&str, &[(&str, &str)]); 3] = [
+    ("step", &[("loss", "train_loss"), ("lr", "lr"), ("gradient_norm", "gradient_norm")]),
+    ("epoch", &[("probe_accuracy", "probe_accuracy")]),
+    (
+        "evaluation",
+        &[
+            ("val_loss", "val_loss"),
+            ("val_accuracy", "val_accuracy"),
+            ("val_loss_ema", "val_loss_ema"),
+            ("val_accuracy_ema", "val_accuracy_ema"),
+        ],
+    ),
+];
+
 /// An open log.
 #[derive(Debug)]
 pub struct MetricsLog {
@@ -52,24 +67,32 @@ impl MetricsLog {
             source,
         })?;
         let Some(events) = &mut self.events else { return Ok(()) };
-        let curves: &[(&str, &str)] = match line["kind"].as_str() {
-            Some("step") => {
-                &[("loss", "train_loss"), ("lr", "lr"), ("gradient_norm", "gradient_norm")]
-            }
-            Some("epoch") => &[("probe_accuracy", "probe_accuracy")],
-            Some("evaluation") => &[
-                ("val_loss", "val_loss"),
-                ("val_accuracy", "val_accuracy"),
-                ("val_loss_ema", "val_loss_ema"),
-                ("val_accuracy_ema", "val_accuracy_ema"),
-            ],
-            _ => return Ok(()),
-        };
+        let kind = CURVES.iter().find(|(kind, _)| line["kind"] == *kind);
+        let Some((_, curves)) = kind else { return Ok(()) };
         let values: Vec<(&str, f64)> =
             curves.iter().filter_map(|&(key, tag)| Some((tag, line[key].as_f64()?))).collect();
         // As in the original's log, the line of an epoch counts from 0.
         let first = if line["kind"] == "epoch" { 1.0 } else { 0.0 };
         let thousandths = 1000.0 * (first + line["epoch"].as_f64().unwrap_or(0.0));
         events.scalars(thousandths as i64, &values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn tensorboard_has_read_every_curve() {
+        // Written by `tests/generate/check_event_files.py`, which compares each point with the log.
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/event-files.json");
+        let fixture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let runs = fixture["points"].as_object().unwrap().values();
+        let read: BTreeSet<&str> =
+            runs.flat_map(|run| run.as_object().unwrap().keys().map(String::as_str)).collect();
+        let written = CURVES.iter().flat_map(|(_, curves)| curves.iter().map(|(_, tag)| *tag));
+        assert_eq!(read, written.collect());
     }
 }

@@ -138,10 +138,11 @@ pub fn even_masks(
     all
 }
 
-/// Judges the reconstructions of an image under `masks`, which must remove equally many patches each.
+/// Judges the reconstructions of an image under `masks`, one or more, which must remove equally many patches each. The model sees
+/// at most `batch_size` of them at once, since memory grows with that; what is found does not depend on it.
 ///
 /// # Shapes
-/// `pixels: [C, H, W]`, normalised by `processor`
+/// `pixels: [C, H, W]`, normalised by `processor`; a mask: `[L]`, true is removed
 ///
 /// # Errors
 /// [`TrainerError::Model`] if the pixels or masks do not fit the model, [`TrainerError::Image`].
@@ -149,35 +150,40 @@ pub fn quality(
     model: &VitMaeForPreTraining,
     pixels: &[f32],
     masks: &[Vec<bool>],
+    batch_size: usize,
     processor: &VitImageProcessor,
 ) -> Result<Quality, TrainerError> {
     let config = &model.config;
     let (height, width) = config.image_size;
     let (channels, patches) = (config.num_channels, config.num_patches());
-    let masking = Masking::from_mask(&masks.concat(), masks.len(), patches)?;
-    let shape = [masks.len(), channels, height, width];
-    let input = Tensor::from_vec(model.device(), &shape, pixels.repeat(masks.len()))?;
-    let output = model.forward(&input, &masking, &ForwardOptions::default())?;
-    let logits = output.logits.to_vec()?;
     let sizes = [channels, height, width];
     let colours = |pixels: &[f32]| processor.colour_planes(pixels, sizes);
     let truth = colours(pixels)?;
     let (mut sums, mut counts) = (vec![0.0; patches], vec![0u32; patches]);
-    let mut similarity = 0.0;
+    let (mut loss, mut similarity) = (0.0, 0.0);
     let is_large = height.min(width) >= 11;
-    for (mask, logits) in masks.iter().zip(logits.chunks(patches * config.patch_dim())) {
-        let predicted = colours(&predicted_pixels(config, logits, pixels))?;
-        let mut pasted = truth.clone();
-        for (patch, _) in mask.iter().enumerate().filter(|(_, removed)| **removed) {
-            for (c, y, x) in places(config, patch) {
-                let at = (c * height + y) * width + x;
-                sums[patch] += f64::from(predicted[at] - truth[at]).powi(2);
-                pasted[at] = predicted[at];
+    for group in masks.chunks(batch_size.max(1)) {
+        let masking = Masking::from_mask(&group.concat(), group.len(), patches)?;
+        let shape = [group.len(), channels, height, width];
+        let input = Tensor::from_vec(model.device(), &shape, pixels.repeat(group.len()))?;
+        let output = model.forward(&input, &masking, &ForwardOptions::default())?;
+        // The mean over a group, in which every mask removes as many patches.
+        loss += output.loss.map_or(f64::NAN, f64::from) * group.len() as f64;
+        let logits = output.logits.to_vec()?;
+        for (mask, logits) in group.iter().zip(logits.chunks(patches * config.patch_dim())) {
+            let predicted = colours(&predicted_pixels(config, logits, pixels))?;
+            let mut pasted = truth.clone();
+            for (patch, _) in mask.iter().enumerate().filter(|(_, removed)| **removed) {
+                for (c, y, x) in places(config, patch) {
+                    let at = (c * height + y) * width + x;
+                    sums[patch] += f64::from(predicted[at] - truth[at]).powi(2);
+                    pasted[at] = predicted[at];
+                }
+                counts[patch] += 1;
             }
-            counts[patch] += 1;
-        }
-        if is_large {
-            similarity += ssim(&truth, &pasted, sizes, 1.0)?;
+            if is_large {
+                similarity += ssim(&truth, &pasted, sizes, 1.0)?;
+            }
         }
     }
     let values = config.patch_dim() as f64;
@@ -185,7 +191,7 @@ pub fn quality(
     let removed: u32 = counts.iter().sum();
     let mse = sums.iter().sum::<f64>() / (f64::from(removed) * values);
     Ok(Quality {
-        loss: output.loss.map_or(f64::NAN, f64::from),
+        loss: loss / masks.len() as f64,
         mse,
         psnr: psnr(mse, 1.0),
         ssim: is_large.then(|| similarity / masks.len() as f64),
@@ -257,9 +263,8 @@ mod tests {
         assert_ne!(even_masks(1, 2, 9, 6, 3), even_masks(1, 3, 9, 6, 3));
     }
 
-    #[test]
-    fn a_defect_is_where_the_error_is_largest() {
-        // A model whose prediction is grey everywhere, on a grey image with one white patch.
+    /// A model of 16 patches with random weights.
+    fn small_model() -> VitMaeForPreTraining {
         let config = VitMaeConfig {
             hidden_size: 8,
             num_hidden_layers: 1,
@@ -273,8 +278,31 @@ mod tests {
             patch_size: (4, 4),
             ..VitMaeConfig::default()
         };
-        let device = vitmae_tensor::Device::cpu();
-        let mut model = VitMaeForPreTraining::new(config, &device, 1).unwrap();
+        VitMaeForPreTraining::new(config, &vitmae_tensor::Device::cpu(), 1).unwrap()
+    }
+
+    #[test]
+    fn groups_of_masks_give_what_all_at_once_give() {
+        let model = small_model();
+        let pixels: Vec<f32> = (0..768).map(|i| ((i * 7) % 11) as f32 / 5.0 - 1.0).collect();
+        let masks = even_masks(0, 0, 16, 12, 7);
+        let of =
+            |size| quality(&model, &pixels, &masks, size, &VitImageProcessor::default()).unwrap();
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-6 * b.abs();
+        let all = of(7);
+        for size in [1, 3, 100] {
+            let found = of(size);
+            assert!(near(found.loss, all.loss) && near(found.mse, all.mse), "{size}: {found:?}");
+            assert!(near(found.ssim.unwrap(), all.ssim.unwrap()), "{size}: {found:?}");
+            let errors = found.errors.iter().zip(&all.errors);
+            assert!(errors.clone().all(|(a, b)| near(a.unwrap(), b.unwrap())), "{size}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_defect_is_where_the_error_is_largest() {
+        // A model whose prediction is grey everywhere, on a grey image with one white patch.
+        let mut model = small_model();
         for parameter in model.parameters_mut() {
             if parameter.name.starts_with("decoder.prediction.") {
                 parameter.set(&vec![0.0; parameter.value.len()]).unwrap();
@@ -286,7 +314,7 @@ mod tests {
             pixels[(c * 16 + y) * 16 + x] = 1.0;
         }
         let masks = even_masks(0, 0, 16, 12, 4);
-        let found = quality(&model, &pixels, &masks, &processor).unwrap();
+        let found = quality(&model, &pixels, &masks, 16, &processor).unwrap();
         assert_eq!(found.worst(), Some((6, 0.25)));
         assert_eq!(found.errors.iter().filter(|error| **error == Some(0.0)).count(), 15);
         assert!((found.mse - 0.25 / 16.0).abs() < 1e-12);

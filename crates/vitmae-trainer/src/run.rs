@@ -382,7 +382,7 @@ impl<'a, T: Task> Run<'a, T> {
             augmentation: self.config.augmentation(),
             channels: self.config.model.num_channels,
             grid: self.config.model.grid(),
-            masking: (self.config.mask_ratio(self.plan), self.config.mask_strategy),
+            masking: (self.config.mask_ratio(self.plan), self.config.mask_strategy.clone()),
             seed: self.config.seed,
             on_bad: self.config.on_bad_sample,
         })

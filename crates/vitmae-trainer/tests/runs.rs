@@ -7,6 +7,8 @@ mod tiny;
 
 #[path = "runs/averages.rs"]
 mod averages;
+#[path = "runs/bad_sets.rs"]
+mod bad_sets;
 #[path = "runs/checkpoints.rs"]
 mod checkpoints;
 #[path = "runs/data.rs"]

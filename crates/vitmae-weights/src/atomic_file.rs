@@ -17,23 +17,23 @@ use crate::error::WeightsError;
 /// # Errors
 /// [`WeightsError::Io`] naming the step that failed, or the error of `contents`. The old file is
 /// untouched in every case.
-pub fn write_atomically(
+pub fn write_atomically<E: From<WeightsError>>(
     path: &Path,
-    contents: impl FnOnce(&mut dyn Write) -> Result<(), WeightsError>,
-) -> Result<(), WeightsError> {
+    contents: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
     write_atomically_seekable(path, |out| contents(out))
 }
 
 /// [`write_atomically`] for formats whose writer goes back.
-pub(crate) fn write_atomically_seekable(
+pub(crate) fn write_atomically_seekable<E: From<WeightsError>>(
     path: &Path,
-    contents: impl FnOnce(&mut BufWriter<File>) -> Result<(), WeightsError>,
-) -> Result<(), WeightsError> {
+    contents: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
+) -> Result<(), E> {
     // A link keeps pointing at the file that is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let old = fs::metadata(&target).ok();
     if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(WeightsError::NotAFile { path: path.to_path_buf() });
+        return Err(WeightsError::NotAFile { path: path.to_path_buf() }.into());
     }
     let (temporary, file) = Temporary::create(&target)?;
     let failed = |action, source| WeightsError::Io { action, path: path.to_path_buf(), source };
@@ -48,7 +48,7 @@ pub(crate) fn write_atomically_seekable(
     drop(file);
     fs::rename(&temporary.path, &target).map_err(|error| failed("replace", error))?;
     temporary.keep();
-    sync_folder(&target)
+    Ok(sync_folder(&target)?)
 }
 
 /// A temporary file that is removed unless it was renamed.
@@ -147,7 +147,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         write_atomically(&path, put("old")).unwrap();
-        let panic = std::panic::catch_unwind(|| write_atomically(&path, |_| panic!("on purpose")));
+        let panic = std::panic::catch_unwind(|| {
+            write_atomically::<WeightsError>(&path, |_| panic!("on purpose"))
+        });
         assert!(panic.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(folder.path()), ["a.txt"]);

@@ -50,7 +50,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<u8> {
         augmentation: config.augmentation(),
         channels: config.model.num_channels,
         grid: config.model.grid(),
-        masking: (MaskRatio::constant(config.model.mask_ratio), config.mask_strategy),
+        masking: (MaskRatio::constant(config.model.mask_ratio), config.mask_strategy.clone()),
         seed: config.seed,
         on_bad: config.on_bad_sample,
     };
@@ -71,9 +71,9 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<u8> {
     }
     let speed = images as f64 / start.elapsed().as_secs_f64();
     if global.json {
-        println!("{}", json!({"images_per_second": speed, "workers": workers, "images": images}));
+        outln!("{}", json!({"images_per_second": speed, "workers": workers, "images": images}));
     } else {
-        println!("{speed:.1} images a second by {workers} workers");
+        outln!("{speed:.1} images a second by {workers} workers");
     }
     Ok(0)
 }

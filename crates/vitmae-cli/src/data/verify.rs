@@ -58,7 +58,7 @@ pub fn run(args: &VerifyArgs, global: &Global) -> Result<u8> {
         report.insert(name.to_owned(), found.to_json());
     }
     if global.json {
-        println!("{:#}", Value::Object(report));
+        outln!("{:#}", Value::Object(report));
     }
     Ok(if bad > 0 { exit::INPUT } else { 0 })
 }
@@ -116,7 +116,7 @@ impl Found {
 
     fn print(&self, name: &str) {
         let (least, most) = self.sides.unwrap_or_default();
-        println!(
+        outln!(
             "{name}: {} images, sides of {least} to {most} pixels, {} bad, {} copies",
             self.images,
             self.bad.len(),
@@ -125,22 +125,22 @@ impl Found {
         if let (Some(least), Some(most)) =
             (self.classes.values().min(), self.classes.values().max())
         {
-            println!("  {} classes of {least} to {most} images", self.classes.len());
+            outln!("  {} classes of {least} to {most} images", self.classes.len());
         }
         if self.channels.len() > 1 {
             let count = |(channels, count): (&usize, &usize)| format!("{count} with {channels}");
             let all: Vec<String> = self.channels.iter().map(count).collect();
-            println!("  channels: {}", all.join(", "));
+            outln!("  channels: {}", all.join(", "));
         }
         for bad in self.bad.iter().take(NAMED) {
-            println!("  bad: {}: {}", bad.path, bad.reason);
+            outln!("  bad: {}: {}", bad.path, bad.reason);
         }
         for (copy, original) in self.copies.iter().take(NAMED) {
-            println!("  copy: {copy} of {original}");
+            outln!("  copy: {copy} of {original}");
         }
         let more = [self.bad.len(), self.copies.len()].map(|count| count.saturating_sub(NAMED));
         if more[0] + more[1] > 0 {
-            println!("  {} more bad and {} more copies in `--json`", more[0], more[1]);
+            outln!("  {} more bad and {} more copies in `--json`", more[0], more[1]);
         }
     }
 

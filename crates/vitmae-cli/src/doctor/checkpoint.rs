@@ -39,26 +39,24 @@ pub fn run(path: &Path, args: &DoctorArgs, global: &Global) -> Result<u8> {
     let left = done.as_ref().map_or(&diagnosis.findings, |(_, repair)| &repair.left);
     let code = u8::from(!left.is_empty());
     if global.json {
-        println!("{:#}", report(&diagnosis, fit, done.as_ref().map(|(out, done)| (&***out, done))));
+        outln!("{:#}", report(&diagnosis, fit, done.as_ref().map(|(out, done)| (&***out, done))));
         return Ok(code);
     }
     inspect::print(&diagnosis.inspection, false);
-    println!("predicts    {}", predicts(fit));
+    outln!("predicts    {}", predicts(fit));
     for finding in &diagnosis.findings {
-        println!("\nfinding     {finding}\n            {}", finding.meaning());
+        outln!("\nfinding     {finding}\n            {}", finding.meaning());
     }
     match (diagnosis.findings.len(), done) {
-        (0, _) => println!("\nhealthy     nothing wrong was found"),
+        (0, _) => outln!("\nhealthy     nothing wrong was found"),
         (_, Some((out, done))) => {
             let (mended, left) = (done.mended.len(), done.left.len());
-            println!("\nmended      {mended} of {} findings, in {}", mended + left, out.display());
+            outln!("\nmended      {mended} of {} findings, in {}", mended + left, out.display());
         }
         (count, None) if mendable => {
-            println!(
-                "\nwrong       {count}; `--repair OUT` writes a mended copy into a new folder"
-            );
+            outln!("\nwrong       {count}; `--repair OUT` writes a mended copy into a new folder");
         }
-        (count, None) => println!("\nwrong       {count}; none of it can be mended"),
+        (count, None) => outln!("\nwrong       {count}; none of it can be mended"),
     }
     Ok(code)
 }

@@ -64,7 +64,7 @@ fn digits_are_pre_trained_on_probed_and_classified() {
     };
     let share = |found: &Value, key: &str| found[key].as_f64().unwrap();
     // Each digit by chance: 0.1. The model is of width 16.
-    let (knn, linear) = (of_model("knn --k 5"), of_model("linprobe"));
+    let (knn, linear) = (of_model("knn --k 5"), of_model("linprobe --recipe linprobe-small"));
     assert!(share(&knn, "accuracy") > LEAST, "{knn}");
     assert!(share(&linear, "accuracy") > LEAST, "{linear}");
     // Crops of the size of the central part that is judged; small digits fill their image.

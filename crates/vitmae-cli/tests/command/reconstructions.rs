@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use vitmae_image::{Limits, decode};
 
-use crate::setup::{Call, Workplace, vitmae};
+use crate::setup::{Call, Workplace, result_of, vitmae};
 
 /// An `.npy` file of version 1.
 fn npy(path: &Path, descr: &str, shape: &str, data: &[u8]) {
@@ -85,4 +85,37 @@ fn masks_from_files_are_those_that_are_used() {
     wrong("<f4", "(16,)", &f32::NAN.to_le_bytes().repeat(16), "the noise at 0 is not a number");
     fs::remove_file(&mask).unwrap();
     reconstruct(&[]).failed(6, "mask.npy` cannot be used");
+}
+
+#[test]
+fn a_model_is_trained_under_masks_from_a_file() {
+    let place = Workplace::new(12);
+    let mask = place.path("mask.npy");
+    let halves = [[1u8, 1, 0, 0].repeat(4), [0, 0, 1, 1].repeat(4)].concat();
+    npy(&mask, "|u1", "(2, 16)", &halves);
+    let file = place.text("mask.npy");
+    let run = |out: &str, more: &[&str]| {
+        Call::of(place.pretrain(out, &[&["-q", "--mask-file", &file][..], more].concat()))
+    };
+    run("run", &[]).succeeded();
+    let newest = result_of(&place.path("run"));
+    let config: Value =
+        serde_json::from_slice(&newest.iter().find(|file| file.0 == "config.json").unwrap().1)
+            .unwrap();
+    assert_eq!(config["mask_ratio"], 0.5);
+    // Noise that keeps the same patches is the same run, and resumes it.
+    let noise = halves.iter().enumerate().map(|(at, &half)| f32::from(half) + at as f32 / 99.0);
+    npy(&mask, "<f4", "(2, 16)", &noise.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+    run("noise", &["--mask-ratio", "0.5"]).succeeded();
+    assert!(result_of(&place.path("noise")) == newest);
+    run("run", &["--mask-ratio", "0.5"]).succeeded();
+    // Other masks are another run.
+    npy(&mask, "|u1", "(16,)", &halves[..16]);
+    run("run", &[]).failed(3, "was made with other settings: `masking`");
+    run("one", &[]).succeeded();
+    assert!(result_of(&place.path("one")) != newest);
+    npy(&mask, "|u1", "(15,)", &halves[..15]);
+    run("other", &[]).failed(3, "its shape is [15], expected [16] or [N, 16]");
+    run("other", &["--masking", "block"]).failed(2, "cannot be used with");
+    run("other", &["--mask-ratio-end", "0.9"]).failed(2, "cannot be used with");
 }

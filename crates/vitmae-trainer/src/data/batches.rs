@@ -177,7 +177,7 @@ impl BatchMaker {
     pub fn make(&self, number: u64) -> Result<Batch, TrainerError> {
         let (epoch, first) = self.plan.place(number);
         let order = Permutation::new(self.plan.images, self.seed, epoch);
-        let (ratios, strategy) = self.masking;
+        let (ratios, strategy) = &self.masking;
         // The same for all batches of an update, so for all processes too.
         let mask_ratio = ratios.at(number / self.plan.batches_per_update().max(1));
         let mut batch = Batch {

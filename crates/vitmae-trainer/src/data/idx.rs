@@ -14,6 +14,8 @@ use crate::TrainerError;
 const MAGIC: [[u8; 4]; 2] = [[0, 0, 8, 3], [0, 0, 8, 1]];
 /// Bytes before the first image: the magic number and three sizes.
 const HEADER: u64 = 16;
+/// Bytes before the first label: the magic number and a size.
+const LABELS_HEADER: u64 = 8;
 /// Pixels of the largest image.
 const MAX_PIXELS: u64 = 1 << 24;
 
@@ -33,47 +35,73 @@ impl Idx {
     ///
     /// # Errors
     /// [`TrainerError::Io`], [`TrainerError::Container`] for another magic number, sizes that do not fit the file, or another number
-    /// of labels.
+    /// of labels. A compressed file is unpacked as far as its header tells.
     pub fn open(path: &Path) -> Result<Idx, TrainerError> {
-        let (images, [count, height, width]) = opened(path, MAGIC[0])?;
-        let pixels = height * width;
-        let fits = pixels > 0 && pixels <= MAX_PIXELS && images.len() - HEADER == count * pixels;
-        if !fits {
-            let found =
-                format!("{count} images of {height}×{width} do not fit its {} bytes", images.len());
+        let mut sizes = [0; 3];
+        let images = Store::open_told(path, HEADER, |header| {
+            sizes = sizes_of(path, header, MAGIC[0])?;
+            bytes_of(sizes).ok_or_else(|| {
+                let [_, height, width] = sizes;
+                broken(
+                    path,
+                    format!(
+                        "{height}×{width} is no size of images, expected 1 to {MAX_PIXELS} pixels"
+                    ),
+                )
+            })
+        })?;
+        if bytes_of(sizes) != Some(images.len()) {
+            let ([count, height, width], bytes) = (sizes, images.len());
+            let found = format!("{count} images of {height}×{width} do not fit its {bytes} bytes");
             return Err(broken(path, found));
         }
-        let labels = labels_beside(path).map(|path| -> Result<Vec<u8>, TrainerError> {
-            let (labels, [number, ..]) = opened(&path, MAGIC[1])?;
-            if number != count || labels.len() - 8 != number {
-                return Err(broken(&path, format!("{number} labels for {count} images")));
-            }
-            labels.read_now(8, number as usize)
-        });
-        let (count, height, width) = (count as usize, height as usize, width as usize);
-        Ok(Idx { images, count, height, width, labels: labels.transpose()? })
+        let labels = labels_beside(path).map(|path| labels_of(&path, sizes[0])).transpose()?;
+        let [count, height, width] = sizes.map(|size| size as usize);
+        Ok(Idx { images, count, height, width, labels })
     }
 }
 
-/// A file with `magic` and the sizes behind it, of which one of labels has but the first.
-fn opened(path: &Path, magic: [u8; 4]) -> Result<(Store, [u64; 3]), TrainerError> {
-    let store = Store::open(path)?;
-    let header = if magic == MAGIC[0] { HEADER } else { 8 };
-    let bytes = match store.len() < header {
-        true => Vec::new(),
-        false => store.read_now(0, header as usize)?,
-    };
-    if !bytes.starts_with(&magic) {
-        let found: Vec<String> = bytes.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-        let expected = if magic == MAGIC[0] { "00 00 08 03" } else { "00 00 08 01" };
-        let found = format!("it starts with [{}], expected [{expected}]", found.join(" "));
+/// The three sizes in the `header` of a file of images, of which one of labels has but the first.
+fn sizes_of(path: &Path, header: &[u8], magic: [u8; 4]) -> Result<[u64; 3], TrainerError> {
+    let expected = if magic == MAGIC[0] { HEADER } else { LABELS_HEADER };
+    if !header.starts_with(&magic) {
+        let hex = |bytes: &[u8]| {
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            bytes.join(" ")
+        };
+        let found = &header[..header.len().min(4)];
+        let found = format!("it starts with [{}], expected [{}]", hex(found), hex(&magic));
         return Err(broken(path, found));
     }
+    if header.len() as u64 != expected {
+        return Err(broken(path, format!("it has {} bytes, fewer than its header", header.len())));
+    }
     let mut sizes = [0; 3];
-    for (size, bytes) in sizes.iter_mut().zip(bytes[4..].chunks(4)) {
+    for (size, bytes) in sizes.iter_mut().zip(header[4..].chunks(4)) {
         *size = bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
     }
-    Ok((store, sizes))
+    Ok(sizes)
+}
+
+/// The bytes of a file with so many images; none where no image can have these sides.
+fn bytes_of([count, height, width]: [u64; 3]) -> Option<u64> {
+    let pixels = height.checked_mul(width).filter(|pixels| (1..=MAX_PIXELS).contains(pixels))?;
+    count.checked_mul(pixels)?.checked_add(HEADER)
+}
+
+/// The labels in a file, one for each of `images`.
+fn labels_of(path: &Path, images: u64) -> Result<Vec<u8>, TrainerError> {
+    let labels = Store::open_told(path, LABELS_HEADER, |header| {
+        let [number, ..] = sizes_of(path, header, MAGIC[1])?;
+        if number != images {
+            return Err(broken(path, format!("{number} labels for {images} images")));
+        }
+        Ok(LABELS_HEADER + number)
+    })?;
+    if labels.len() != LABELS_HEADER + images {
+        return Err(broken(path, format!("{images} labels do not fit its {} bytes", labels.len())));
+    }
+    labels.read_now(LABELS_HEADER, images as usize)
 }
 
 /// The file of labels that belongs to one of images.
@@ -148,12 +176,16 @@ mod tests {
         };
         fs::write(&labels, [big_endian(&[0x801, 3]), vec![9, 4, 1]].concat()).unwrap();
         error("3 labels for 2 images");
+        fs::write(&labels, [big_endian(&[0x801, 2]), vec![9]].concat()).unwrap();
+        error("2 labels do not fit its 9 bytes");
         fs::write(&path, &images(2)[..20]).unwrap();
         error("2 images of 2×3 do not fit its 20 bytes");
         fs::write(&path, big_endian(&[0x803, u32::MAX, u32::MAX, u32::MAX])).unwrap();
-        error("do not fit its 16 bytes");
+        error("4294967295×4294967295 is no size of images, expected 1 to 16777216 pixels");
+        fs::write(&path, &images(2)[..9]).unwrap();
+        error("it has 9 bytes, fewer than its header");
         fs::write(&path, b"PNG").unwrap();
-        error("it starts with [], expected [00 00 08 03]");
+        error("it starts with [50 4e 47], expected [00 00 08 03]");
         fs::write(&path, [0; 40]).unwrap();
         error("it starts with [00 00 00 00], expected [00 00 08 03]");
     }

@@ -5,10 +5,15 @@
 //!
 //! Source: arXiv:2111.06377, section 4.1 and figure 6. Blocks are those of BEiT, arXiv:2106.08254, algorithm 1.
 
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 use vitmae_cpu::random::Stream;
 
+use crate::checkpoint::hex;
+
 /// How removed patches lie to each other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MaskStrategy {
     /// Independently: Hugging Face's and the original's.
     #[default]
@@ -17,6 +22,9 @@ pub enum MaskStrategy {
     Block,
     /// Evenly: of each square of four one is kept at ratio 0.75, the same everywhere.
     Grid,
+    /// As one of these masks says, which is drawn for each image in each epoch: `[N][L]`, N at least 1, true is removed. Each
+    /// removes as many patches as the ratio.
+    Given(Arc<Vec<Vec<bool>>>),
 }
 
 /// The share of patches that a run removes: from `first` in update 0 along a line to `last` in its last update.
@@ -52,7 +60,7 @@ const TRIES: usize = 10;
 
 impl MaskStrategy {
     /// Noise for `Masking::from_noise`, `[rows · columns]` in [0, 4), of which the share `ratio` will be removed.
-    pub fn noise(self, (rows, columns): (usize, usize), ratio: f64, stream: &Stream) -> Vec<f64> {
+    pub fn noise(&self, (rows, columns): (usize, usize), ratio: f64, stream: &Stream) -> Vec<f64> {
         let count = rows * columns;
         let uniform = (0..count as u64).map(|patch| stream.uniform(patch));
         match self {
@@ -71,7 +79,21 @@ impl MaskStrategy {
                 let removed = blocks((rows, columns), (ratio * count as f64) as usize, stream);
                 uniform.zip(removed).map(|(noise, removed)| noise + f64::from(removed)).collect()
             }
+            Self::Given(masks) => {
+                let mask = &masks[(stream.bits(0) % masks.len() as u64) as usize];
+                mask.iter().map(|&removed| f64::from(removed)).collect()
+            }
         }
+    }
+
+    /// A text that is another for another way to mask.
+    pub(crate) fn identity(&self) -> String {
+        let Self::Given(masks) = self else { return format!("{self:?}").to_lowercase() };
+        let mut hash = Sha256::new();
+        for mask in masks.iter() {
+            hash.update(mask.iter().map(|&removed| u8::from(removed)).collect::<Vec<u8>>());
+        }
+        format!("{} given, {}", masks.len(), hex(&hash.finalize()))
     }
 }
 
@@ -133,12 +155,30 @@ mod tests {
         for strategy in [MaskStrategy::Random, MaskStrategy::Block, MaskStrategy::Grid] {
             for (ratio, expected) in [(0.5, 98), (0.75, 147), (0.9, 177)] {
                 for sample in 0..20 {
-                    let (removed, _) = mask(strategy, ratio, sample);
+                    let (removed, _) = mask(strategy.clone(), ratio, sample);
                     assert_eq!(removed.iter().filter(|&&r| r).count(), expected, "{strategy:?}");
-                    assert_eq!(mask(strategy, ratio, sample).0, removed);
+                    assert_eq!(mask(strategy.clone(), ratio, sample).0, removed);
                 }
             }
         }
+    }
+
+    #[test]
+    fn given_masks_are_used_as_they_are_and_all_of_them() {
+        let row = |first: usize| (0..196).map(|at| (at + first) % 4 < 3).collect::<Vec<bool>>();
+        let rows = vec![row(0), row(1), row(2)];
+        let given = MaskStrategy::Given(Arc::new(rows.clone()));
+        let mut used = [0; 3];
+        for sample in 0..60 {
+            let (removed, _) = mask(given.clone(), 0.75, sample);
+            used[rows.iter().position(|row| *row == removed).unwrap()] += 1;
+            assert_eq!(mask(given.clone(), 0.75, sample).0, removed);
+        }
+        assert!(used.iter().all(|&count| count > 8), "{used:?}");
+        let other = MaskStrategy::Given(Arc::new(vec![row(0), row(2), row(1)]));
+        assert_ne!(given.identity(), other.identity());
+        assert!(given.identity().starts_with("3 given, "));
+        assert_eq!(MaskStrategy::Block.identity(), "block");
     }
 
     #[test]
@@ -161,8 +201,9 @@ mod tests {
 
     #[test]
     fn blocks_cluster_and_the_grid_is_even() {
-        let mean =
-            |strategy| (0..50).map(|sample| mask(strategy, 0.5, sample).1).sum::<f64>() / 50.0;
+        let mean = |strategy: MaskStrategy| {
+            (0..50).map(|sample| mask(strategy.clone(), 0.5, sample).1).sum::<f64>() / 50.0
+        };
         let (random, block) = (mean(MaskStrategy::Random), mean(MaskStrategy::Block));
         assert!((random - 0.5).abs() < 0.05, "{random}");
         assert!(block > 0.75, "{block}");

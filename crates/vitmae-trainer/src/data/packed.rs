@@ -11,14 +11,14 @@
 //! Numbers are little-endian. What lies in the index is checked when the file is opened, an image when it is read.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vitmae_image::{Filter, Image, ImageError, resize};
+use vitmae_weights::write_atomically;
 
 use super::positioned::Store;
 use super::{BadSample, Dataset};
@@ -59,8 +59,10 @@ struct About {
 }
 
 impl Entry {
-    fn pixels(&self) -> u64 {
-        u64::from(self.width) * u64::from(self.height) * u64::from(self.channels)
+    /// Bytes of name and pixels; none where sizes are beyond all numbers.
+    fn bytes(&self) -> Option<u64> {
+        let [width, height, channels] = [self.width, self.height, self.channels].map(u64::from);
+        (width * height).checked_mul(channels)?.checked_add(u64::from(self.name))
     }
 
     fn to_bytes(self) -> [u8; ENTRY] {
@@ -123,8 +125,7 @@ impl Packed {
             serde_json::from_slice(json).map_err(|error| broken(&error.to_string()))?;
         let entries: Vec<Entry> = index.chunks_exact(ENTRY).map(Entry::from_bytes).collect();
         let fits = |entry: &Entry| {
-            let bytes = entry.pixels().checked_add(u64::from(entry.name));
-            let end = bytes.and_then(|bytes| entry.offset.checked_add(bytes));
+            let end = entry.bytes().and_then(|bytes| entry.offset.checked_add(bytes));
             let named = entry.class == NO_CLASS || (entry.class as usize) < about.classes.len();
             named && end.is_some_and(|end| end <= start)
         };
@@ -143,7 +144,9 @@ impl Packed {
     fn read(&self, index: usize) -> Result<(String, Vec<u8>), ImageError> {
         let entry = self.entries[index];
         let name = entry.name as usize;
-        let mut bytes = self.store.read_image(entry.offset, name + entry.pixels() as usize)?;
+        // An entry without a number of bytes has been refused.
+        let bytes = entry.bytes().unwrap_or_default() as usize;
+        let mut bytes = self.store.read_image(entry.offset, bytes)?;
         if crc32c::crc32c(&bytes) != entry.crc {
             return Err(ImageError::Damaged {
                 file: format!("{}:{index}", self.store.path().display()),
@@ -205,30 +208,23 @@ pub fn pack(
     skip_bad: bool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<PackSummary, TrainerError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.part"));
-    let written = write(dataset, &part, size, skip_bad, progress).and_then(|summary| {
-        fs::rename(&part, path).map_err(failed("create", path))?;
-        Ok(summary)
-    });
-    if written.is_err() {
-        // The error that led here is the one worth reporting.
-        let _ = fs::remove_file(&part);
-    }
-    written
+    let mut summary = PackSummary::default();
+    write_atomically(path, |out| {
+        summary = write(dataset, (path, out), size, skip_bad, progress)?;
+        Ok::<(), TrainerError>(())
+    })?;
+    Ok(summary)
 }
 
 fn write(
     dataset: &dyn Dataset,
-    part: &Path,
+    (path, out): (&Path, &mut dyn Write),
     size: Option<usize>,
     skip_bad: bool,
     progress: &mut dyn FnMut(usize),
 ) -> Result<PackSummary, TrainerError> {
-    let failed = failed("write", part);
-    let file = File::create(part).map_err(&failed)?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(MAGIC).map_err(&failed)?;
+    let failed = |source| TrainerError::Io { action: "write", path: path.to_path_buf(), source };
+    out.write_all(MAGIC).map_err(failed)?;
     let mut offset = MAGIC.len() as u64;
     let (mut index, mut about) = (Vec::new(), About::default());
     about.source = dataset.fingerprint();
@@ -267,8 +263,8 @@ fn write(
                 class,
                 crc,
             };
-            out.write_all(name.as_bytes()).map_err(&failed)?;
-            out.write_all(&image.data).map_err(&failed)?;
+            out.write_all(name.as_bytes()).map_err(failed)?;
+            out.write_all(&image.data).map_err(failed)?;
             offset += (name.len() + image.data.len()) as u64;
             index.extend(entry.to_bytes());
             about.images += 1;
@@ -282,9 +278,7 @@ fn write(
     trailer.extend(json_bytes.to_le_bytes());
     trailer.extend(crc32c::crc32c(&index).to_le_bytes());
     trailer.extend(MAGIC);
-    out.write_all(&index).and_then(|()| out.write_all(&trailer)).map_err(&failed)?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(&failed)?;
+    out.write_all(&index).and_then(|()| out.write_all(&trailer)).map_err(failed)?;
     summary.images = about.images;
     summary.bytes = offset + (index.len() + trailer.len()) as u64;
     Ok(summary)
@@ -298,13 +292,10 @@ fn small(image: Image, size: Option<usize>) -> Result<Image, ImageError> {
     resize(&image, (scaled(image.width), scaled(image.height)), None, Filter::Bicubic)
 }
 
-fn failed(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> TrainerError {
-    let path = path.to_path_buf();
-    move |source| TrainerError::Io { action, path: path.clone(), source }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Images of growing size in two classes; one of them may be bad.
@@ -372,6 +363,39 @@ mod tests {
         assert_eq!(set.load(3).unwrap(), Small(None).load(4).unwrap());
     }
 
+    /// A set while whose images are read another packs into the same file.
+    struct Interrupted<'a>(&'a Path);
+
+    impl Dataset for Interrupted<'_> {
+        fn len(&self) -> usize {
+            5
+        }
+        fn load(&self, index: usize) -> Result<Image, ImageError> {
+            if index == 2 {
+                pack(&Small(None), self.0, Some(2), false, &mut |_| {}).unwrap();
+            }
+            Small(None).load(index)
+        }
+        fn name(&self, index: usize) -> String {
+            Small(None).name(index)
+        }
+        fn fingerprint(&self) -> String {
+            "interrupted".into()
+        }
+    }
+
+    #[test]
+    fn two_that_pack_into_one_file_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("set.vmpack");
+        pack(&Interrupted(&path), &path, None, false, &mut |_| {}).unwrap();
+        // The last to end has written it.
+        let set = Packed::open(&path).unwrap();
+        assert_eq!(set.about.source, "interrupted");
+        assert!((0..5).all(|index| set.load(index).unwrap() == Small(None).load(index).unwrap()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn any_flipped_byte_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
@@ -392,5 +416,24 @@ mod tests {
             fs::write(&path, &good[..cut]).unwrap();
             assert!(Packed::open(&path).is_err(), "{cut}");
         }
+    }
+
+    #[test]
+    fn sizes_beyond_all_numbers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        packed(folder.path(), None);
+        let path = folder.path().join("set.vmpack");
+        let mut bytes = fs::read(&path).unwrap();
+        let trailer = bytes.len() - TRAILER;
+        let index = little_endian(&bytes[trailer..trailer + 8]) as usize;
+        // Width, height and channels, whose product is 0 in 64 bits.
+        for (place, side) in [(12, 1u32 << 31), (16, 1 << 31), (20, 4)] {
+            bytes[index + place..index + place + 4].copy_from_slice(&side.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes[index..trailer]).to_le_bytes();
+        bytes[trailer + 12..trailer + 16].copy_from_slice(&crc);
+        fs::write(&path, bytes).unwrap();
+        let error = Packed::open(&path).unwrap_err().to_string();
+        assert!(error.contains("its index does not fit"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use vitmae_image::{Filter, PerChannel, RandAugment, RandomResizedCrop, Size, VitImageProcessor};
-use vitmae_model::VitMaeConfig;
+use vitmae_model::{Masking, VitMaeConfig};
 use vitmae_tensor::ops::{Distance, Precision};
 
 use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample};
@@ -204,6 +204,14 @@ impl RunConfig {
         for (key, ratio) in [("mask_ratio", ratio), ("mask_ratio_end", end)] {
             range(key, ratio, "above 0 and below 1", |ratio| ratio > 0.0 && ratio < 1.0)?;
         }
+        if let MaskStrategy::Given(masks) = &self.mask_strategy {
+            let patches = self.model.num_patches();
+            if end != ratio || !masks.iter().all(|mask| removes(mask, patches, ratio)) {
+                let found = format!("{} masks, mask_ratio {ratio} to {end}", masks.len());
+                let expected = "masks of the model's patches that remove the share of one ratio";
+                return Err(TrainerError::Setting { key: "mask_file", found, expected });
+            }
+        }
         let rates = [("lr", self.peak_lr()), ("min_lr", self.min_lr), ("eps", self.adamw.eps)];
         let others =
             [("warmup_epochs", self.warmup_epochs), ("weight_decay", self.adamw.weight_decay)];
@@ -306,7 +314,7 @@ impl RunConfig {
         });
         // Checkpoints from before there was a choice have no such key.
         if self.mask_strategy != MaskStrategy::Random {
-            identity["masking"] = format!("{:?}", self.mask_strategy).to_lowercase().into();
+            identity["masking"] = self.mask_strategy.identity().into();
         }
         if self.distance == Distance::Absolute {
             identity["loss"] = "l1".into();
@@ -329,6 +337,14 @@ impl RunConfig {
         }
         identity
     }
+}
+
+/// Whether a mask that is given is one of `patches` patches and what the model makes of it at `ratio`.
+fn removes(mask: &[bool], patches: usize, ratio: f64) -> bool {
+    let noise: Vec<f64> = mask.iter().map(|&removed| f64::from(removed)).collect();
+    Masking::from_noise(&noise, 1, patches, ratio).is_ok_and(|found| {
+        found.mask.iter().zip(mask).all(|(&found, &removed)| (found == 1.0) == removed)
+    })
 }
 
 fn range(
@@ -376,6 +392,8 @@ fn collect(path: &str, found: &Value, expected: &Value, all: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -394,7 +412,19 @@ mod tests {
         let good = RunConfig::new(VitMaeConfig::base(), "out".into());
         good.validate().unwrap();
         type Break = fn(&mut RunConfig);
-        let cases: [(Break, &str); 13] = [
+        let cases: [(Break, &str); 15] = [
+            (
+                |c| c.mask_strategy = MaskStrategy::Given(Arc::new(vec![vec![true; 196]])),
+                "`mask_file` is 1 masks, mask_ratio 0.75 to 0.75, expected masks of the model's patches that remove the share of one ratio",
+            ),
+            (
+                |c| {
+                    let mask = (0..196).map(|at| at < 147).collect();
+                    c.mask_strategy = MaskStrategy::Given(Arc::new(vec![mask]));
+                    c.mask_ratio_end = Some(0.5);
+                },
+                "`mask_file` is 1 masks, mask_ratio 0.75 to 0.5, expected masks of the model's patches that remove the share of one ratio",
+            ),
             (|c| c.model_ema = Some(1.0), "`model_ema_decay` is 1, expected from 0 to below 1"),
             (|c| c.batch_size = 0, "`batch_size` is 0, expected at least 1"),
             (|c| c.epochs = 0, "`epochs` is 0, expected at least 1"),

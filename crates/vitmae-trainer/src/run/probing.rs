@@ -436,7 +436,7 @@ impl<'a> Probing<'a> {
             augmentation: self.config.augmentation(),
             channels: run.model.num_channels,
             grid: run.model.grid(),
-            masking: (MaskRatio::constant(run.model.mask_ratio), run.mask_strategy),
+            masking: (MaskRatio::constant(run.model.mask_ratio), run.mask_strategy.clone()),
             seed: run.seed,
             on_bad: run.on_bad_sample,
         };

@@ -67,13 +67,19 @@ fn another_way_of_masking_is_another_run() {
     use vitmae_trainer::data::MaskStrategy;
     let random = tempfile::tempdir().unwrap();
     let expected = run(&config(random.path()), None);
-    for mask_strategy in [MaskStrategy::Block, MaskStrategy::Grid] {
+    let rows = (0..3).map(|first| (0..16).map(|at| (at + first) % 4 < 3).collect());
+    let given = MaskStrategy::Given(std::sync::Arc::new(rows.collect()));
+    for mask_strategy in [MaskStrategy::Block, MaskStrategy::Grid, given] {
+        let whole = tempfile::tempdir().unwrap();
+        let whole = RunConfig { mask_strategy: mask_strategy.clone(), ..config(whole.path()) };
+        let unbroken = run(&whole, None);
         let folder = tempfile::tempdir().unwrap();
         let config = RunConfig { mask_strategy, ..config(folder.path()) };
         let stopped = run(&config, Some(4));
         assert_eq!(stopped.step, 4);
         let found = run(&config, None);
         assert_ne!(bits(&found.model), bits(&expected.model));
+        assert_eq!(bits(&found.model), bits(&unbroken.model));
         let other = RunConfig { mask_strategy: MaskStrategy::Random, ..config.clone() };
         let error = crate::tiny::run_watched(&other, &crate::tiny::data(), None, &mut |_| {});
         let message = error.err().unwrap().to_string();

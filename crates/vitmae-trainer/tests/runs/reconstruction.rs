@@ -42,7 +42,7 @@ fn a_patch_unlike_the_others_surprises_a_model_of_flat_pictures() {
     // The defect has the mean brightness of all pictures, which a model that learned nothing would expect.
     let masks = even_masks(1, 2, L, 12, 4);
     let judge = |of_patch| {
-        let (patch, error) = quality(&state.model, &flat(0.9, of_patch), &masks, &processor())
+        let (patch, error) = quality(&state.model, &flat(0.9, of_patch), &masks, 16, &processor())
             .unwrap()
             .worst()
             .unwrap();

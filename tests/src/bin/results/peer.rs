@@ -40,7 +40,7 @@ pub fn losses(
         augmentation: config.augmentation(),
         channels: config.model.num_channels,
         grid: config.model.grid(),
-        masking: (config.mask_ratio(plan), config.mask_strategy),
+        masking: (config.mask_ratio(plan), config.mask_strategy.clone()),
         seed: config.seed,
         on_bad: config.on_bad_sample,
     };
