@@ -20,7 +20,7 @@ use crate::precision::InferencePrecisionArgs;
 use crate::progress::Progress;
 use crate::report::Reporter;
 use crate::run_args::RunArgs;
-use crate::{Global, model_folder, presets, signals};
+use crate::{Global, model_folder, presets, processes, signals};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
 ///
@@ -207,7 +207,12 @@ pub fn classifier_of(folder: &Path, device: &Device) -> Result<VitForImageClassi
 }
 
 /// Runs `evaluate`.
-pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run_evaluate(
+    args: &EvaluateArgs,
+    global: &Global,
+    device: &Device,
+    team: &Team,
+) -> Result<u8> {
     if args.batch_size == 0 {
         return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
     }
@@ -225,8 +230,14 @@ pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Re
     let found = known.same_for(images.as_ref(), &args.data_path)?.labels;
     let labels: Vec<usize> = found.into_iter().map(|place| places[place]).collect();
     let processor = model_folder::processor(&folder, &model.config)?;
+    let EvaluateArgs { batch_size, precision, .. } = args;
+    let settings = || format!("{} {batch_size} {precision:?}", images.fingerprint());
+    processes::check_same(team, &model.parameters(), settings)?;
     let (loss, predictions) =
-        classify(&model, images.as_ref(), Some(&labels), &processor, args.batch_size)?;
+        classify(&model, images.as_ref(), Some(&labels), &processor, *batch_size, team)?;
+    if !team.leads() {
+        return Ok(0);
+    }
     let confusion = Confusion::new(names.len(), &labels, &predictions);
     print_confusion(global, &names, &confusion, &json!({"loss": loss}));
     Ok(0)

@@ -10,7 +10,7 @@ use vitmae_model::Head;
 use vitmae_tensor::Device;
 use vitmae_tensor::ops::Precision;
 use vitmae_trainer::data::Dataset;
-use vitmae_trainer::{Classes, Datasets, ProbeConfig, Resume, RunConfig, train_probe};
+use vitmae_trainer::{Classes, Datasets, ProbeConfig, Resume, RunConfig, Team, train_probe};
 
 use crate::features::encoder;
 use crate::progress::Progress;
@@ -99,9 +99,16 @@ pub struct Probed<'a> {
 }
 
 /// Runs the probe.
-pub fn run(args: &LarsArgs, probed: Probed<'_>, global: &Global, device: &Device) -> Result<u8> {
+pub fn run(
+    args: &LarsArgs,
+    probed: Probed<'_>,
+    global: &Global,
+    device: &Device,
+    team: &Team,
+) -> Result<u8> {
     let (train, test) = probed.images.clone();
-    let config = settings(args, probed)?;
+    let mut config = settings(args, probed)?;
+    config.run.team = team.clone();
     let data = Datasets { train, evaluation: Some(test) };
     let mut progress = Progress::new(global.quiet);
     let stop = signals::watch()?;

@@ -153,7 +153,7 @@ impl<'a, T: Task> Run<'a, T> {
             all.insert("task".to_owned(), own);
         }
         let team = &config.team;
-        team.same("settings or images", text_hash(&identity.to_string()))?;
+        team.same("settings or images", || Ok(text_hash(&identity.to_string())))?;
         let resume = team.ask_leader(|| find_checkpoint(config, on_event))?;
         let (mut state, mut progress) = match &resume {
             Some(folder) => {
