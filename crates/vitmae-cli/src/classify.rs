@@ -16,8 +16,9 @@ use vitmae_trainer::{Classes, Confusion, Team};
 
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
-use crate::linprobe_lars::{self, LarsArgs, Probed};
+use crate::linprobe_lars::{self, Probed};
 use crate::precision::InferencePrecisionArgs;
+use crate::run_args::TrainingArgs;
 use crate::{Global, model_folder, processes};
 
 /// Example: vitmae knn --model run --data-path digits
@@ -46,8 +47,8 @@ pub struct LinprobeArgs {
     /// How the linear map is found
     #[arg(long, value_enum, default_value_t = OptimizerName::Lbfgs)]
     optimizer: OptimizerName,
-    #[command(flatten)]
-    lars: LarsArgs,
+    #[command(flatten, next_help_heading = "Options of --optimizer lars")]
+    training: TrainingArgs,
     #[command(flatten)]
     set: SetArgs,
 }
@@ -157,9 +158,9 @@ pub fn run_linprobe(
     team: &Team,
 ) -> Result<u8> {
     if args.optimizer == OptimizerName::Lars {
-        return linprobe_lars::run(&args.lars, args.set.probed()?, global, device, team);
+        return linprobe_lars::run(&args.training, args.set.probed()?, global, device, team);
     }
-    if args.lars != LarsArgs::default() {
+    if args.training != TrainingArgs::default() {
         let message = "flags of training are given, but L-BFGS on fixed features needs none\nhelp: add `--optimizer lars`";
         return Err(Usage(message.to_owned()).into());
     }

@@ -39,6 +39,7 @@ mod reconstruct;
 mod report;
 mod run_args;
 mod signals;
+mod training;
 
 use std::process::ExitCode;
 
