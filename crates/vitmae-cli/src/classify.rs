@@ -12,13 +12,14 @@ use vitmae_trainer::data::{Dataset, Parts, open_parts};
 use vitmae_trainer::features::{Pool, features};
 use vitmae_trainer::knn::{KnnOptions, knn};
 use vitmae_trainer::linear_probe::{Labelled, linear_probe};
-use vitmae_trainer::{Classes, Confusion};
+use vitmae_trainer::{Classes, Confusion, Team};
 
 use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
-use crate::linprobe_lars::{self, LarsArgs, Probed};
+use crate::linprobe_lars::{self, Probed};
 use crate::precision::InferencePrecisionArgs;
-use crate::{Global, model_folder};
+use crate::run_args::TrainingArgs;
+use crate::{Global, model_folder, processes};
 
 /// Example: vitmae knn --model run --data-path digits
 #[derive(Args, Debug)]
@@ -46,8 +47,8 @@ pub struct LinprobeArgs {
     /// How the linear map is found
     #[arg(long, value_enum, default_value_t = OptimizerName::Lbfgs)]
     optimizer: OptimizerName,
-    #[command(flatten)]
-    lars: LarsArgs,
+    #[command(flatten, next_help_heading = "Options of --optimizer lars")]
+    training: TrainingArgs,
     #[command(flatten)]
     set: SetArgs,
 }
@@ -96,12 +97,12 @@ struct Set {
 }
 
 /// Runs `knn`.
-pub fn run_knn(args: &KnnArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run_knn(args: &KnnArgs, global: &Global, device: &Device, team: &Team) -> Result<u8> {
     if args.k == 0 || !args.temperature.is_finite() || args.temperature <= 0.0 {
         let message = "`--k` must be at least 1 and `--temperature` above 0";
         return Err(Usage(message.to_owned()).into());
     }
-    let set = args.set.read(global, device)?;
+    let Some(set) = args.set.read(global, device, team)? else { return Ok(0) };
     let train = Labelled { features: &set.train, labels: &set.classes.labels };
     let options = KnnOptions { k: args.k, temperature: args.temperature };
     let count = set.classes.names.len();
@@ -150,15 +151,20 @@ pub(crate) fn print_confusion(
 }
 
 /// Runs `linprobe`.
-pub fn run_linprobe(args: &LinprobeArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run_linprobe(
+    args: &LinprobeArgs,
+    global: &Global,
+    device: &Device,
+    team: &Team,
+) -> Result<u8> {
     if args.optimizer == OptimizerName::Lars {
-        return linprobe_lars::run(&args.lars, args.set.probed()?, global, device);
+        return linprobe_lars::run(&args.training, args.set.probed()?, global, device, team);
     }
-    if args.lars != LarsArgs::default() {
+    if args.training != TrainingArgs::default() {
         let message = "flags of training are given, but L-BFGS on fixed features needs none\nhelp: add `--optimizer lars`";
         return Err(Usage(message.to_owned()).into());
     }
-    let set = args.set.read(global, device)?;
+    let Some(set) = args.set.read(global, device, team)? else { return Ok(0) };
     let train = Labelled { features: &set.train, labels: &set.classes.labels };
     let test = Labelled { features: &set.test, labels: &set.test_labels };
     let found = linear_probe(train, test, set.classes.names.len())?;
@@ -203,7 +209,8 @@ impl SetArgs {
         })
     }
 
-    fn read(&self, global: &Global, device: &Device) -> Result<Set> {
+    /// The set, where this process leads; all make a part of its features.
+    fn read(&self, global: &Global, device: &Device, team: &Team) -> Result<Option<Set>> {
         let batch_size = self.batch_size.unwrap_or(16);
         if batch_size == 0 {
             return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
@@ -219,6 +226,11 @@ impl SetArgs {
             PoolName::Cls => Pool::Cls,
             PoolName::Mean => Pool::Mean,
         };
+        let settings = || {
+            let images = [&train_images, &test_images].map(|images| images.fingerprint());
+            format!("{images:?} {batch_size} {pool:?} {:?}", self.precision)
+        };
+        processes::check_same(team, &model.parameters(), settings)?;
         let of = |images: &dyn Dataset, what: &str| {
             let total = images.len();
             let mut told = 0;
@@ -229,11 +241,11 @@ impl SetArgs {
                     errln!("{what}: {done} of {total} images");
                 }
             };
-            features(&model, images, &processor, pool, batch_size, &mut progress)
+            features(&model, images, &processor, pool, batch_size, team, &mut progress)
         };
         let train = of(train_images.as_ref(), "train")?;
         let test = of(test_images.as_ref(), "test")?;
-        Ok(Set { classes, train, test_labels, test })
+        Ok(team.leads().then_some(Set { classes, train, test_labels, test }))
     }
 }
 

@@ -8,13 +8,14 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use vitmae_model::VitMaeModel;
 use vitmae_tensor::{Device, Tensor};
+use vitmae_trainer::Team;
 use vitmae_trainer::features::{self, pooled};
 use vitmae_weights::{Dtype, LoadOptions, TensorToWrite, write_safetensors};
 
 use crate::exit::Usage;
 use crate::output::write_file;
 use crate::precision::InferencePrecisionArgs;
-use crate::{Global, model_folder, npy};
+use crate::{Global, model_folder, npy, processes};
 
 /// Images that go through the encoder at once.
 const BATCH: usize = 16;
@@ -50,7 +51,7 @@ pub enum Pool {
 }
 
 /// Runs the command.
-pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run(args: &FeaturesArgs, global: &Global, device: &Device, team: &Team) -> Result<u8> {
     let ending = args.out.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     if !["npy", "safetensors"].contains(&ending) {
         let message = format!("`--out` ends in `.{ending}`, expected .npy or .safetensors");
@@ -61,22 +62,27 @@ pub fn run(args: &FeaturesArgs, global: &Global, device: &Device) -> Result<u8> 
     args.precision.prepare(&mut model, device)?;
     let config = model.config.clone();
     let processor = model_folder::processor(&folder, &config)?;
+    let (count, tokens) = (args.images.len(), 1 + config.num_patches());
+    let shape = match args.pool {
+        Pool::None => vec![count, tokens, config.hidden_size],
+        _ => vec![count, config.hidden_size],
+    };
+    let settings = || format!("{:?} {:?} {:?}", args.images, args.pool, args.precision);
+    processes::check_same(team, &model.parameters(), settings)?;
     let (height, width) = config.image_size;
-    let mut values = Vec::new();
-    for paths in args.images.chunks(BATCH) {
+    let values = team.rows((count, shape[1..].iter().product()), BATCH, |places| -> Result<_> {
+        let paths = &args.images[places];
         let mut pixels = Vec::new();
         for path in paths {
             pixels.extend(model_folder::pixels(path, &config, &processor)?);
         }
         let shape = [paths.len(), config.num_channels, height, width];
         let pixels = Tensor::from_vec(device, &shape, pixels)?;
-        values.extend(pool(&model.encode(&pixels, false)?, args.pool)?);
+        pool(&model.encode(&pixels, false)?, args.pool)
+    })?;
+    if !team.leads() {
+        return Ok(0);
     }
-    let (count, tokens) = (args.images.len(), 1 + config.num_patches());
-    let shape = match args.pool {
-        Pool::None => vec![count, tokens, config.hidden_size],
-        _ => vec![count, config.hidden_size],
-    };
     match ending {
         "npy" => write_file(&args.out, &npy::bytes(&shape, &values))?,
         _ => write_tensor(&args.out, &shape, values)?,

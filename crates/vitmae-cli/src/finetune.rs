@@ -9,7 +9,8 @@ use vitmae_model::{Head, VitForImageClassification, VitMaeConfig};
 use vitmae_tensor::Device;
 use vitmae_trainer::data::{Parts, open_parts};
 use vitmae_trainer::{
-    Classes, Confusion, Datasets, FinetuneConfig, Mix, RunConfig, Team, classify, finetune,
+    Classes, Confusion, Datasets, Event, FinetuneConfig, Mix, RunConfig, StopFlag, Team, classify,
+    finetune,
 };
 use vitmae_weights::{LoadOptions, classifier_from_pretrained, inspect};
 
@@ -18,9 +19,8 @@ use crate::exit::{BadInput, Usage};
 use crate::features::encoder;
 use crate::precision::InferencePrecisionArgs;
 use crate::progress::Progress;
-use crate::report::Reporter;
 use crate::run_args::RunArgs;
-use crate::{Global, model_folder, presets, signals};
+use crate::{Global, model_folder, presets, processes, training};
 
 /// Example: vitmae finetune --finetune run --data-path digits --output-dir classifier --epochs 20
 ///
@@ -109,7 +109,7 @@ enum HeadName {
 
 /// Runs `finetune`.
 pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
-    let mut progress = Progress::new(global.quiet);
+    let progress = Progress::new(global.quiet);
     args.run.check(&team, &progress)?;
     let (train, test) = parts(&args.data_path)?;
     let classes = Classes::of(train.as_ref(), &args.data_path)?;
@@ -117,39 +117,18 @@ pub fn run(args: &FinetuneArgs, global: &Global, device: &Device, team: Team) ->
     let mut config = settings(args, classes, labels)?;
     config.run.team = team;
     let data = Datasets { train, evaluation: Some(test) };
-    let stop = signals::watch()?;
-    let mut reporter = Reporter::new(&config.run.output_dir);
-    let summary = finetune(&config, &data, device, &stop, &mut |event| {
-        progress.show(&event);
-        reporter.see(&event, &progress);
-    })?;
-    if config.run.team.leads() {
-        reporter.write(&progress);
-    }
-    drop(progress);
-    let accuracy = summary.evaluation.and_then(|found| found.accuracy);
-    if !config.run.team.leads() {
-        return Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
-    }
-    if global.json {
-        let result = json!({
-            "checkpoint": summary.checkpoint,
-            "step": summary.step,
-            "loss": summary.last_loss,
-            "val_loss": summary.evaluation.map(|found| found.loss),
-            "val_accuracy": accuracy,
-            "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
-            "val_accuracy_ema": summary.ema_evaluation.and_then(|found| found.accuracy),
-            "stopped": summary.stopped,
-        });
-        outln!("{result}");
-    } else {
-        if let Some(accuracy) = accuracy {
-            outln!("accuracy {:.2} %", 100.0 * accuracy);
-        }
-        outln!("{}", summary.checkpoint.display());
-    }
-    Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
+    let train = |stop: &StopFlag, on_event: &mut dyn FnMut(Event<'_>)| {
+        finetune(&config, &data, device, stop, on_event)
+    };
+    training::run(&config.run, global, progress, train, |summary| {
+        let (found, of_ema) = (summary.evaluation, summary.ema_evaluation);
+        json!({
+            "val_loss": found.map(|found| found.loss),
+            "val_accuracy": found.and_then(|found| found.accuracy),
+            "val_loss_ema": of_ema.map(|found| found.loss),
+            "val_accuracy_ema": of_ema.and_then(|found| found.accuracy),
+        })
+    })
 }
 
 /// The run's settings; the model is read once for its sizes, which weights without a configuration only show then.
@@ -167,7 +146,7 @@ fn settings(args: &FinetuneArgs, classes: Classes, labels: Vec<usize>) -> Result
     if let Some(size) = args.input_size {
         model.image_size = (size, size);
     }
-    let mut run = RunConfig::new(model, args.run.output_dir());
+    let mut run = RunConfig::new(model, args.run.training.output_dir());
     if let Some(path) = &start_from {
         run.processor = model_folder::processor(path, &run.model)?;
     }
@@ -207,7 +186,12 @@ pub fn classifier_of(folder: &Path, device: &Device) -> Result<VitForImageClassi
 }
 
 /// Runs `evaluate`.
-pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run_evaluate(
+    args: &EvaluateArgs,
+    global: &Global,
+    device: &Device,
+    team: &Team,
+) -> Result<u8> {
     if args.batch_size == 0 {
         return Err(Usage("`--batch-size` must be at least 1".to_owned()).into());
     }
@@ -225,8 +209,14 @@ pub fn run_evaluate(args: &EvaluateArgs, global: &Global, device: &Device) -> Re
     let found = known.same_for(images.as_ref(), &args.data_path)?.labels;
     let labels: Vec<usize> = found.into_iter().map(|place| places[place]).collect();
     let processor = model_folder::processor(&folder, &model.config)?;
+    let EvaluateArgs { batch_size, precision, .. } = args;
+    let settings = || format!("{} {batch_size} {precision:?}", images.fingerprint());
+    processes::check_same(team, &model.parameters(), settings)?;
     let (loss, predictions) =
-        classify(&model, images.as_ref(), Some(&labels), &processor, args.batch_size)?;
+        classify(&model, images.as_ref(), Some(&labels), &processor, *batch_size, team)?;
+    if !team.leads() {
+        return Ok(0);
+    }
     let confusion = Confusion::new(names.len(), &labels, &predictions);
     print_confusion(global, &names, &confusion, &json!({"loss": loss}));
     Ok(0)

@@ -42,10 +42,13 @@ mod reconstruct;
 mod report;
 mod run_args;
 mod signals;
+mod training;
 
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use vitmae_tensor::Device;
+use vitmae_trainer::Team;
 
 /// Masked autoencoders (ViTMAE): pre-train, reconstruct, extract features.
 #[derive(Parser)]
@@ -114,6 +117,9 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
+/// What several processes can do together.
+type Together<'a> = dyn Fn(&Global, &Device, Team) -> anyhow::Result<u8> + 'a;
+
 fn main() -> ExitCode {
     let arguments = match recipes::expand(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
@@ -130,25 +136,33 @@ fn main() -> ExitCode {
         rayon::scope(|_| {
             // What needs no device opens none: a driver that does not start is then no obstacle.
             let device = || device::open(&global);
+            let together = |command: &Together| {
+                let device = device()?;
+                processes::together(&global, |global, team| command(global, &device, team))
+            };
             match cli.command {
                 Command::Pretrain(args) => {
-                    let device = device()?;
-                    processes::together(&global, |global, team| {
-                        pretrain::run(&args, global, &device, team)
-                    })
+                    together(&|global, device, team| pretrain::run(&args, global, device, team))
                 }
                 Command::Reconstruct(args) => reconstruct::run(&args, &global, &device()?),
-                Command::Quality(args) => quality::run(&args, &global, &device()?),
-                Command::Features(args) => features::run(&args, &global, &device()?),
-                Command::Knn(args) => classify::run_knn(&args, &global, &device()?),
-                Command::Linprobe(args) => classify::run_linprobe(&args, &global, &device()?),
-                Command::Finetune(args) => {
-                    let device = device()?;
-                    processes::together(&global, |global, team| {
-                        finetune::run(&args, global, &device, team)
-                    })
+                Command::Quality(args) => {
+                    together(&|global, device, team| quality::run(&args, global, device, &team))
                 }
-                Command::Evaluate(args) => finetune::run_evaluate(&args, &global, &device()?),
+                Command::Features(args) => {
+                    together(&|global, device, team| features::run(&args, global, device, &team))
+                }
+                Command::Knn(args) => together(&|global, device, team| {
+                    classify::run_knn(&args, global, device, &team)
+                }),
+                Command::Linprobe(args) => together(&|global, device, team| {
+                    classify::run_linprobe(&args, global, device, &team)
+                }),
+                Command::Finetune(args) => {
+                    together(&|global, device, team| finetune::run(&args, global, device, team))
+                }
+                Command::Evaluate(args) => together(&|global, device, team| {
+                    finetune::run_evaluate(&args, global, device, &team)
+                }),
                 Command::Data(args) => data::run(&args, &global),
                 Command::Report(args) => report::run(&args, &global),
                 Command::Recipes(args) => recipes::run(&args, &global),

@@ -11,14 +11,13 @@ use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
 use vitmae_tensor::ops::Distance;
 use vitmae_trainer::data::{MaskStrategy, Parts, open, open_parts};
-use vitmae_trainer::{Classes, Datasets, RunConfig, Team, pretrain};
+use vitmae_trainer::{Classes, Datasets, Event, RunConfig, StopFlag, Team, pretrain};
 use vitmae_weights::folder::read_json_text;
 
 use crate::exit::{BadInput, Usage};
 use crate::progress::Progress;
-use crate::report::Reporter;
 use crate::run_args::RunArgs;
-use crate::{Global, mask_file, presets, signals};
+use crate::{Global, mask_file, presets, training};
 
 /// Example: vitmae pretrain --data-path photos --output-dir run --model tiny --epochs 100
 ///
@@ -102,7 +101,7 @@ enum LossName {
 
 /// Runs the command.
 pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) -> Result<u8> {
-    let mut progress = Progress::new(global.quiet);
+    let progress = Progress::new(global.quiet);
     args.run.check(&team, &progress)?;
     let data = datasets(args)?;
     let classes = args.online_probe.then(|| Classes::of(data.train.as_ref(), &args.data_path));
@@ -114,33 +113,15 @@ pub fn run(args: &PretrainArgs, global: &Global, device: &Device, team: Team) ->
             config.warmup_epochs, config.epochs
         ));
     }
-    let stop = signals::watch()?;
-    let mut reporter = Reporter::new(&config.output_dir);
-    let summary = pretrain(&config, &data, device, &stop, &mut |event| {
-        progress.show(&event);
-        reporter.see(&event, &progress);
-    })?;
-    if config.team.leads() {
-        reporter.write(&progress);
-    }
-    drop(progress);
-    if !config.team.leads() {
-        return Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0));
-    }
-    if global.json {
-        let result = json!({
-            "checkpoint": summary.checkpoint,
-            "step": summary.step,
-            "loss": summary.last_loss,
+    let train = |stop: &StopFlag, on_event: &mut dyn FnMut(Event<'_>)| {
+        pretrain(&config, &data, device, stop, on_event)
+    };
+    training::run(&config, global, progress, train, |summary| {
+        json!({
             "val_loss": summary.evaluation.map(|found| found.loss),
             "val_loss_ema": summary.ema_evaluation.map(|found| found.loss),
-            "stopped": summary.stopped,
-        });
-        outln!("{result}");
-    } else {
-        outln!("{}", summary.checkpoint.display());
-    }
-    Ok(summary.stopped.and_then(|code| u8::try_from(code).ok()).unwrap_or(0))
+        })
+    })
 }
 
 /// The images to train on and, if there are some, to evaluate on.
@@ -169,7 +150,7 @@ fn settings(args: &PretrainArgs) -> Result<RunConfig> {
     if let Some(masks) = &given {
         model.mask_ratio = mask_file::ratio_of(&masks[0]);
     }
-    let mut config = RunConfig::new(model, args.run.output_dir());
+    let mut config = RunConfig::new(model, args.run.training.output_dir());
     args.run.apply(&mut config)?;
     config.start_from = args.init.clone();
     config.processor = processor.unwrap_or(config.processor);

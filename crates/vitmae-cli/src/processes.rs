@@ -1,6 +1,7 @@
-//! Trainings by several processes that an MPI launcher starts: `mpirun -n 4 vitmae pretrain …`.
+//! Work by several processes that an MPI launcher starts: `mpirun -n 4 vitmae pretrain …`.
 
 use anyhow::Result;
+use vitmae_layers::Param;
 use vitmae_trainer::Team;
 
 use crate::Global;
@@ -13,7 +14,7 @@ const LAUNCHED: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
 #[cfg(feature = "mpi")]
 const LEADERS_TURN: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Runs a training as one of the processes that were started together, or alone. All but the leader are quiet, and an error
+/// Runs a command as one of the processes that were started together, or alone. All but the leader are quiet, and an error
 /// in one ends them all, with its message.
 pub fn together(global: &Global, command: impl FnOnce(&Global, Team) -> Result<u8>) -> Result<u8> {
     let launched = LAUNCHED.iter().any(|name| std::env::var_os(name).is_some());
@@ -59,13 +60,23 @@ fn as_one_of_several(
     match LAUNCHED[..2].iter().find_map(number) {
         Some(size) if size > 1 => {
             let message = format!(
-                "this is one of {size} processes, but this build cannot train with several\nhelp: build it with \
+                "this is one of {size} processes, but this build cannot work with several\nhelp: build it with \
                  `--features mpi`, or start one process"
             );
             Err(Usage(message).into())
         }
         _ => command(global, Team::default()),
     }
+}
+
+/// Checks that all processes judge the same model, on the same images, in the same way: `settings` tells of the last two.
+pub fn check_same(
+    team: &Team,
+    parameters: &[&Param],
+    settings: impl FnOnce() -> String,
+) -> Result<()> {
+    team.same_weights(parameters.iter().copied())?;
+    Ok(team.same("settings or images", || Ok(settings()))?)
 }
 
 /// Checks the original's `--world-size` against the processes that there are.

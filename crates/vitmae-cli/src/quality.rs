@@ -9,15 +9,15 @@ use serde_json::json;
 use vitmae_image::{Filter, Image, encode_png, resize};
 use vitmae_model::VitMaeConfig;
 use vitmae_tensor::Device;
+use vitmae_trainer::Team;
 use vitmae_trainer::data::{Dataset, Parts, open_parts};
-use vitmae_trainer::evaluation::pixels_of;
-use vitmae_trainer::reconstruction::{Quality, even_masks, quality};
+use vitmae_trainer::reconstruction::{Quality, even_masks, qualities};
 use vitmae_weights::{LoadOptions, from_pretrained};
 
 use crate::exit::Usage;
 use crate::output::write_file;
 use crate::precision::InferencePrecisionArgs;
-use crate::{Global, mask_file, model_folder, npy};
+use crate::{Global, mask_file, model_folder, npy, processes};
 
 /// Example: vitmae quality --model run --data-path photos --csv quality.csv --anomaly maps
 ///
@@ -58,7 +58,7 @@ pub struct QualityArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
+pub fn run(args: &QualityArgs, global: &Global, device: &Device, team: &Team) -> Result<u8> {
     let folder = model_folder::resolve(&args.model)?;
     let (mut model, _) = from_pretrained(&folder, device, &LoadOptions::default())?;
     args.precision.prepare(&mut model, device)?;
@@ -78,22 +78,29 @@ pub fn run(args: &QualityArgs, global: &Global, device: &Device) -> Result<u8> {
     let count = given.as_ref().map_or(usize::from(args.masks), Vec::len);
     let Parts { train, evaluation } = open_parts(&args.data_path)?;
     let images = evaluation.unwrap_or(train);
+    let even = |sample| even_masks(args.seed, sample as u64, patches, removed, count);
+    let masks = |sample| given.clone().unwrap_or_else(|| even(sample));
+    // Masks of the first image stand for those of all.
+    let settings = || format!("{} {:?} {:?}", images.fingerprint(), masks(0), args.precision);
+    processes::check_same(team, &model.parameters(), settings)?;
+    let mut told = crate::data::told(Path::new("quality"), images.len(), global);
+    let found = qualities(
+        &model,
+        images.as_ref(),
+        &processor,
+        (&masks, args.batch_size.into()),
+        team,
+        &mut told,
+    )?;
+    if !team.leads() {
+        return Ok(0);
+    }
     if let Some(folder) = &args.anomaly {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot create `{}`", folder.display()))?;
-    }
-    let mut told = crate::data::told(Path::new("quality"), images.len(), global);
-    let mut found = Vec::new();
-    for sample in 0..images.len() {
-        let pixels = pixels_of(images.as_ref(), sample, &config, &processor)?;
-        let even = || even_masks(args.seed, sample as u64, patches, removed, count);
-        let masks = given.clone().unwrap_or_else(even);
-        let one = quality(&model, &pixels, &masks, args.batch_size.into(), &processor)?;
-        if let Some(folder) = &args.anomaly {
-            write_map(folder, sample, images.as_ref(), &config, &one)?;
+        for (sample, one) in found.iter().enumerate() {
+            write_map(folder, sample, images.as_ref(), &config, one)?;
         }
-        found.push(one);
-        told(sample + 1);
     }
     if let Some(path) = &args.csv {
         write_file(path, table(images.as_ref(), &found).as_bytes())?;

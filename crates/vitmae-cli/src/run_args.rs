@@ -15,13 +15,84 @@ use crate::precision::PrecisionArgs;
 use crate::processes;
 use crate::progress::Progress;
 
+/// Flags of every training; what is not given is left to the defaults of its command.
+#[derive(Args, Debug, Default, PartialEq)]
+pub struct TrainingArgs {
+    /// Where checkpoints and logs go [default: output_dir]
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// Epochs in all [default: 400; fine-tuning 50, probe 90]
+    #[arg(long, alias = "num-train-epochs")]
+    epochs: Option<u64>,
+    /// Batches of one update [default: 1]
+    #[arg(long, alias = "gradient-accumulation-steps")]
+    accum_iter: Option<usize>,
+    /// Learning rate for 256 images an update [default: 1e-3; probe 0.1]
+    #[arg(long, alias = "base-learning-rate")]
+    blr: Option<f64>,
+    /// Highest learning rate [default: blr x images of an update / 256]
+    #[arg(long, alias = "learning-rate")]
+    lr: Option<f64>,
+    /// Learning rate at the end [default: 0; fine-tuning 1e-6]
+    #[arg(long)]
+    min_lr: Option<f64>,
+    /// Epochs of warm-up [default: 40; fine-tuning 5, probe 10]
+    #[arg(long, overrides_with = "warmup_ratio")]
+    warmup_epochs: Option<f64>,
+    /// Warm-up as a share of all epochs, as in `run_mae.py`
+    #[arg(long, overrides_with = "warmup_epochs")]
+    warmup_ratio: Option<f64>,
+    /// Weight decay; biases and norms are exempt, in fine-tuning the class token and the position table too [default: 0.05; probe 0]
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Smallest and largest share of an image that a crop covers [default: 0.2 1; fine-tuning and probe 0.08 1]
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
+    crop_scale: Option<Vec<f64>>,
+    /// Mirror no images, for pictures of which a mirror image is another thing, such as digits
+    #[arg(long)]
+    no_flip: bool,
+    /// Seed of everything that is drawn [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Threads that read images; the order does not depend on it [default: 2]
+    #[arg(long, visible_alias = "num-workers", alias = "dataloader-num-workers")]
+    workers: Option<usize>,
+    /// What to do about an image that cannot be read [default: replace]
+    #[arg(long, value_enum)]
+    on_bad_sample: Option<OnBad>,
+    /// Stop above this share of bad images; 10 are always tolerated [default: 0.001]
+    #[arg(long)]
+    max_bad_fraction: Option<f64>,
+
+    /// auto (newest good checkpoint of the output folder, else new), never, or a checkpoint [default: auto]
+    #[arg(long, alias = "resume-from-checkpoint", value_name = "auto|never|DIR")]
+    resume: Option<String>,
+    /// Resume even though settings differ from the checkpoint's
+    #[arg(long = "override")]
+    override_settings: bool,
+    /// Folder for TensorBoard's event files
+    #[arg(long, alias = "logging-dir", value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+    /// Epochs between checkpoints [default: 20; fine-tuning and probe 1]
+    #[arg(long)]
+    save_every: Option<u64>,
+    /// Updates between checkpoints, in place of epochs
+    #[arg(long, value_name = "N")]
+    save_every_steps: Option<u64>,
+    /// Checkpoints of this run that are kept [default: 3]
+    #[arg(long, alias = "save-total-limit")]
+    keep_last: Option<usize>,
+    /// Epochs between evaluations [default: 1]
+    #[arg(long)]
+    eval_every: Option<u64>,
+}
+
 /// Flags of `pretrain` and `finetune` alike.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// Where checkpoints and logs go
-    #[arg(long, value_name = "DIR", default_value = "output_dir")]
-    output_dir: PathBuf,
-
+    #[command(flatten)]
+    pub training: TrainingArgs,
     #[command(flatten)]
     precision: PrecisionArgs,
     /// Compute blocks again in the backward pass: less memory, a third more time, the same results
@@ -30,30 +101,6 @@ pub struct RunArgs {
     /// Images of one batch in one process
     #[arg(long, alias = "per-device-train-batch-size", default_value_t = 64)]
     batch_size: usize,
-    /// Epochs in all [default: 400; fine-tuning 50]
-    #[arg(long, alias = "num-train-epochs")]
-    epochs: Option<u64>,
-    /// Batches of one update
-    #[arg(long, alias = "gradient-accumulation-steps", default_value_t = 1)]
-    accum_iter: usize,
-    /// Learning rate for 256 images an update
-    #[arg(long, alias = "base-learning-rate", default_value_t = 1e-3)]
-    blr: f64,
-    /// Highest learning rate [default: blr x images of an update / 256]
-    #[arg(long, alias = "learning-rate")]
-    lr: Option<f64>,
-    /// Learning rate at the end [default: 0; fine-tuning 1e-6]
-    #[arg(long)]
-    min_lr: Option<f64>,
-    /// Epochs of warm-up [default: 40; fine-tuning 5]
-    #[arg(long, overrides_with = "warmup_ratio")]
-    warmup_epochs: Option<f64>,
-    /// Warm-up as a share of all epochs, as in `run_mae.py`
-    #[arg(long, overrides_with = "warmup_epochs")]
-    warmup_ratio: Option<f64>,
-    /// Weight decay; biases and norms are exempt, in fine-tuning the class token and the position table too
-    #[arg(long, default_value_t = 0.05)]
-    weight_decay: f64,
     /// AdamW's betas [default: 0.9 0.95; fine-tuning 0.9 0.999]
     #[arg(long, num_args = 2, value_names = ["B1", "B2"])]
     betas: Option<Vec<f64>>,
@@ -69,57 +116,6 @@ pub struct RunArgs {
     /// What to do about an update whose loss or gradient is not finite
     #[arg(long, value_enum, default_value_t = NanName::Stop)]
     nan_policy: NanName,
-    /// Smallest and largest share of an image that a crop covers [default: 0.2 1; fine-tuning 0.08 1]
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"])]
-    crop_scale: Option<Vec<f64>>,
-    /// Mirror no images, for pictures of which a mirror image is another thing, such as digits
-    #[arg(long)]
-    no_flip: bool,
-    /// Seed of everything that is drawn
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-
-    /// Threads that read images; the order does not depend on it
-    #[arg(
-        long,
-        visible_alias = "num-workers",
-        alias = "dataloader-num-workers",
-        default_value_t = 2
-    )]
-    workers: usize,
-    /// What to do about an image that cannot be read
-    #[arg(long, value_enum, default_value_t = OnBad::Replace)]
-    on_bad_sample: OnBad,
-    /// Stop above this share of bad images; 10 are always tolerated
-    #[arg(long, default_value_t = 0.001)]
-    max_bad_fraction: f64,
-
-    /// auto (newest good checkpoint of the output folder, else new), never, or a checkpoint
-    #[arg(
-        long,
-        alias = "resume-from-checkpoint",
-        value_name = "auto|never|DIR",
-        default_value = "auto"
-    )]
-    resume: String,
-    /// Resume even though settings differ from the checkpoint's
-    #[arg(long = "override")]
-    override_settings: bool,
-    /// Folder for TensorBoard's event files
-    #[arg(long, alias = "logging-dir", value_name = "DIR")]
-    log_dir: Option<PathBuf>,
-    /// Epochs between checkpoints [default: 20; fine-tuning 1]
-    #[arg(long)]
-    save_every: Option<u64>,
-    /// Updates between checkpoints, in place of epochs
-    #[arg(long, value_name = "N")]
-    save_every_steps: Option<u64>,
-    /// Checkpoints of this run that are kept
-    #[arg(long, alias = "save-total-limit", default_value_t = 3)]
-    keep_last: usize,
-    /// Epochs between evaluations
-    #[arg(long, default_value_t = 1)]
-    eval_every: u64,
     /// Updates that a GPU makes before their losses are read back and checked
     #[arg(long, value_name = "N", default_value_t = 10)]
     sync_every: usize,
@@ -169,7 +165,7 @@ enum NanName {
 }
 
 /// See [`OnBadSample`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum OnBad {
     /// Stop the run
     Error,
@@ -179,19 +175,10 @@ enum OnBad {
     Replace,
 }
 
-impl RunArgs {
+impl TrainingArgs {
     /// Where checkpoints and logs go.
     pub fn output_dir(&self) -> PathBuf {
-        self.output_dir.clone()
-    }
-
-    /// Speaks of flags that have no effect here.
-    ///
-    /// # Errors
-    /// [`Usage`] for one that asks for something else than what would happen.
-    pub fn check(&self, team: &Team, progress: &Progress) -> Result<()> {
-        self.original.report(progress)?;
-        processes::check_world_size(self.original.world_size, team)
+        self.output_dir.clone().unwrap_or_else(|| "output_dir".into())
     }
 
     /// Writes what was asked for into `run`, which has the defaults of its command.
@@ -202,47 +189,73 @@ impl RunArgs {
         if let Some(ratio) = self.warmup_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
             return Err(Usage(format!("`--warmup-ratio` is {ratio}, expected from 0 to 1")).into());
         }
-        fn set<T: Clone>(to: &mut T, from: Option<&T>) {
-            *to = from.unwrap_or(to).clone();
-        }
-        set(&mut run.epochs, self.epochs.as_ref());
-        set(&mut run.min_lr, self.min_lr.as_ref());
+        set(&mut run.epochs, self.epochs);
+        set(&mut run.accumulation, self.accum_iter);
+        set(&mut run.blr, self.blr);
+        run.lr = self.lr;
+        set(&mut run.min_lr, self.min_lr);
         let share = self.warmup_ratio.map(|ratio| ratio * run.epochs as f64);
-        set(&mut run.warmup_epochs, self.warmup_epochs.or(share).as_ref());
-        set(&mut run.save_every_epochs, self.save_every.as_ref());
-        let pair = |values: &Vec<f64>| (values[0], values[1]);
-        set(&mut run.crop_scale, self.crop_scale.as_ref().map(pair).as_ref());
-        set(&mut run.adamw.betas, self.betas.as_ref().map(|b| pair(b).into()).as_ref());
-        run.adamw.weight_decay = self.weight_decay;
+        set(&mut run.warmup_epochs, self.warmup_epochs.or(share));
+        set(&mut run.adamw.weight_decay, self.weight_decay);
+        set(&mut run.crop_scale, self.crop_scale.as_ref().map(|values| (values[0], values[1])));
+        run.flip = !self.no_flip;
+        set(&mut run.seed, self.seed);
+        set(&mut run.workers, self.workers);
+        let on_bad = self.on_bad_sample.map(|choice| match choice {
+            OnBad::Error => OnBadSample::Error,
+            OnBad::Skip => OnBadSample::Skip,
+            OnBad::Replace => OnBadSample::Replace,
+        });
+        set(&mut run.on_bad_sample, on_bad);
+        set(&mut run.max_bad_fraction, self.max_bad_fraction);
+        run.resume = match self.resume.as_deref() {
+            None | Some("auto" | "") => Resume::Auto,
+            Some("never") => Resume::Never,
+            Some(folder) => Resume::From(folder.into()),
+        };
+        run.override_settings = self.override_settings;
+        run.log_dir.clone_from(&self.log_dir);
+        set(&mut run.save_every_epochs, self.save_every);
+        run.save_every_steps = self.save_every_steps;
+        set(&mut run.keep_last, self.keep_last);
+        set(&mut run.evaluate_every_epochs, self.eval_every);
+        Ok(())
+    }
+}
+
+fn set<T>(to: &mut T, from: Option<T>) {
+    if let Some(value) = from {
+        *to = value;
+    }
+}
+
+impl RunArgs {
+    /// Speaks of flags that have no effect here.
+    ///
+    /// # Errors
+    /// [`Usage`] for one that asks for something else than what would happen.
+    pub fn check(&self, team: &Team, progress: &Progress) -> Result<()> {
+        self.original.report(progress)?;
+        processes::check_world_size(self.original.world_size, team)
+    }
+
+    /// As [`TrainingArgs::apply`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply(&self, run: &mut RunConfig) -> Result<()> {
+        self.training.apply(run)?;
+        set(&mut run.adamw.betas, self.betas.as_ref().map(|betas| [betas[0], betas[1]]));
         run.precision = self.precision.get();
         run.recompute = self.recompute;
-        (run.batch_size, run.accumulation) = (self.batch_size, self.accum_iter);
-        (run.blr, run.lr, run.clip_grad) = (self.blr, self.lr, self.clip_grad);
+        (run.batch_size, run.clip_grad) = (self.batch_size, self.clip_grad);
         run.nan_policy = match self.nan_policy {
             NanName::Stop => NanPolicy::Stop,
             NanName::Skip => NanPolicy::Skip,
             NanName::Rollback => NanPolicy::Rollback,
         };
         run.model_ema = self.model_ema.then_some(self.model_ema_decay);
-        run.flip = !self.no_flip;
-        (run.seed, run.workers) = (self.seed, self.workers);
-        run.on_bad_sample = match self.on_bad_sample {
-            OnBad::Error => OnBadSample::Error,
-            OnBad::Skip => OnBadSample::Skip,
-            OnBad::Replace => OnBadSample::Replace,
-        };
-        run.max_bad_fraction = self.max_bad_fraction;
-        run.log_dir = self.log_dir.clone();
-        run.save_every_steps = self.save_every_steps;
-        run.keep_last = self.keep_last;
-        run.evaluate_every_epochs = self.eval_every;
         run.sync_every = self.sync_every;
-        run.resume = match self.resume.as_str() {
-            "auto" | "" => Resume::Auto,
-            "never" => Resume::Never,
-            folder => Resume::From(folder.into()),
-        };
-        run.override_settings = self.override_settings;
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ pub use bad_samples::{BadSample, BadSampleLog, OnBadSample};
 pub use batches::{Augmentation, Batch, BatchMaker, BatchPlan};
 pub use cifar::Cifar;
 pub use idx::Idx;
+pub(crate) use image_folder::SIZES;
 pub use image_folder::{EXTENSIONS, ImageFolder};
 pub use masks::{MaskRatio, MaskStrategy};
 pub use packed::{PackSummary, Packed, pack};

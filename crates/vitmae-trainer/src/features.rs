@@ -4,9 +4,9 @@ use vitmae_image::VitImageProcessor;
 use vitmae_model::VitMaeModel;
 use vitmae_tensor::{Tensor, TensorError};
 
-use crate::TrainerError;
 use crate::data::Dataset;
 use crate::evaluation::pixels_of;
+use crate::{Team, TrainerError};
 
 /// Which vector stands for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,33 +17,33 @@ pub enum Pool {
     Mean,
 }
 
-/// The vectors `[N, D]` of every image, without masking, `batch_size` at a time; `progress` is told how many are done.
+/// The vectors `[N, D]` of every image, without masking, `batch_size` at a time; `progress` is told how many are done. The processes
+/// of `team` take batches in turn, and all get the result.
 ///
 /// # Errors
-/// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::Model`].
+/// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::Model`], [`TrainerError::TeamLost`].
 pub fn features(
     model: &VitMaeModel,
     dataset: &dyn Dataset,
     processor: &VitImageProcessor,
     pool: Pool,
     batch_size: usize,
+    team: &Team,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<f32>, TrainerError> {
     let config = &model.config;
     let (height, width) = config.image_size;
-    let mut all = Vec::new();
-    for first in (0..dataset.len()).step_by(batch_size.max(1)) {
-        let samples = first..(first + batch_size.max(1)).min(dataset.len());
+    team.rows((dataset.len(), config.hidden_size), batch_size, |samples| {
         let shape = [samples.len(), config.num_channels, height, width];
         let mut pixels = Vec::new();
         for sample in samples.clone() {
             pixels.extend(pixels_of(dataset, sample, config, processor)?);
         }
         let pixels = Tensor::from_vec(model.device(), &shape, pixels)?;
-        all.extend(pooled(&model.encode(&pixels, false)?, pool)?);
+        let rows = pooled(&model.encode(&pixels, false)?, pool)?;
         progress(samples.end);
-    }
-    Ok(all)
+        Ok(rows)
+    })
 }
 
 /// The vectors of a batch of tokens `[B, 1 + L, D]`, one after the other.

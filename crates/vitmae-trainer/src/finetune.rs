@@ -216,8 +216,7 @@ impl Task for FinetuneConfig {
     ) -> Result<Evaluation, TrainerError> {
         let labels = Some(self.evaluation_labels.as_slice());
         let RunConfig { processor, batch_size, team, .. } = run;
-        let (loss, predictions) =
-            classify_together(model, dataset, labels, processor, *batch_size, team)?;
+        let (loss, predictions) = classify(model, dataset, labels, processor, *batch_size, team)?;
         let count = self.classes.names.len();
         let confusion = Confusion::new(count, &self.evaluation_labels, &predictions);
         Ok(Evaluation { loss, accuracy: Some(confusion.accuracy()) })
@@ -272,22 +271,11 @@ impl FinetuneConfig {
 }
 
 /// The class that a classifier finds for every image, prepared as for evaluation, and the mean cross entropy of `labels`
-/// if they are known, else NaN.
+/// if they are known, else NaN. The processes of `team` take batches in turn; all get the result, the same bits as of one.
 ///
 /// # Errors
-/// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::Model`].
+/// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::Model`], [`TrainerError::TeamLost`].
 pub fn classify(
-    model: &VitForImageClassification,
-    dataset: &dyn Dataset,
-    labels: Option<&[usize]>,
-    processor: &vitmae_image::VitImageProcessor,
-    batch_size: usize,
-) -> Result<(f64, Vec<usize>), TrainerError> {
-    classify_together(model, dataset, labels, processor, batch_size, &Team::default())
-}
-
-/// [`classify`] by several processes, which take batches in turn: the same bits as by one.
-fn classify_together(
     model: &VitForImageClassification,
     dataset: &dyn Dataset,
     labels: Option<&[usize]>,

@@ -7,7 +7,9 @@ use vitmae_image::{VitImageProcessor, psnr, ssim};
 use vitmae_model::{ForwardOptions, Masking, Numerics, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::Tensor;
 
-use crate::TrainerError;
+use crate::data::Dataset;
+use crate::evaluation::pixels_of;
+use crate::{Team, TrainerError};
 
 /// Predicted patches as normalised pixels.
 ///
@@ -197,6 +199,38 @@ pub fn quality(
         ssim: is_large.then(|| similarity / masks.len() as f64),
         errors: sums.iter().zip(&counts).map(error).collect(),
     })
+}
+
+/// [`quality`] of every image of a set, prepared as for evaluation, under the `masks` of its number, `batch_size` at once; `progress`
+/// is told how many are done. The processes of `team` take images in turn, and all get the result, the same bits as of one.
+///
+/// # Errors
+/// [`TrainerError::EvaluationImage`] for an image that cannot be used, [`TrainerError::TeamLost`], those of [`quality`].
+pub fn qualities(
+    model: &VitMaeForPreTraining,
+    dataset: &dyn Dataset,
+    processor: &VitImageProcessor,
+    (masks, batch_size): (&dyn Fn(usize) -> Vec<Vec<bool>>, usize),
+    team: &Team,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Quality>, TrainerError> {
+    // As bits, since JSON has no NaN.
+    let all = team.spread(dataset.len(), |sample| {
+        let pixels = pixels_of(dataset, sample, &model.config, processor)?;
+        let Quality { loss, mse, ssim, errors, .. } =
+            quality(model, &pixels, &masks(sample), batch_size, processor)?;
+        progress(sample + 1);
+        let bits = |value: Option<f64>| value.map(f64::to_bits);
+        let errors: Vec<Option<u64>> = errors.into_iter().map(bits).collect();
+        Ok((loss.to_bits(), mse.to_bits(), bits(ssim), errors))
+    })?;
+    let whole = |(loss, mse, ssim, errors): (u64, u64, Option<u64>, Vec<Option<u64>>)| {
+        let value = |bits: Option<u64>| bits.map(f64::from_bits);
+        let (mse, ssim) = (f64::from_bits(mse), value(ssim));
+        let errors = errors.into_iter().map(value).collect();
+        Quality { loss: f64::from_bits(loss), mse, psnr: psnr(mse, 1.0), ssim, errors }
+    };
+    Ok(all.into_iter().map(whole).collect())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! loss, is its [`Task`]'s.
 
 mod config;
+mod course;
 mod dump;
 mod nan_policy;
 mod probing;
@@ -14,24 +15,24 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use vitmae_tensor::Device;
 use vitmae_weights::Pretrained;
 
-use crate::checkpoint::{self, CheckpointStore, Probed, Progress, Snapshot, restore, text_hash};
-use crate::data::{BadSampleLog, BatchMaker, BatchPlan, Dataset, Prefetch};
+use crate::checkpoint::{Progress, Snapshot, restore, text_hash};
+use crate::data::{BatchMaker, BatchPlan, Dataset, Prefetch};
 use crate::gradient_sums::GradientSums;
 use crate::online_probe::OnlineProbe;
 use crate::reconstruction::sheets;
 use crate::spikes::Spikes;
-use crate::{Ema, Event, MetricsLog, Started, StopFlag, TrainState, Trainable, TrainerError};
+use crate::{Ema, Event, StopFlag, TrainState, Trainable, TrainerError};
 
 pub use config::{IMAGENET_MEAN, IMAGENET_STD, Resume, RunConfig};
 pub(crate) use config::{MODEL_EMA, ONLINE_PROBE};
+use course::Course;
 pub use nan_policy::NanPolicy;
 use nan_policy::RolledBack;
 pub use probing::{PROBE_FILE, ProbeConfig, train_probe};
-use resume::find_checkpoint;
+use resume::begin;
 use saver::Saver;
 pub use task::Evaluation;
 pub(crate) use task::Task;
@@ -116,26 +117,16 @@ fn locked<R>(
 /// Everything a running training holds.
 struct Run<'a, T: Task> {
     task: &'a T,
-    config: &'a RunConfig,
-    data: &'a Datasets,
-    plan: BatchPlan,
+    course: Course<'a>,
     device: Device,
     state: TrainState<T::Model>,
-    progress: Progress,
     saver: Saver,
-    /// Where this process leads.
-    log: Option<MetricsLog>,
-    bad_samples: BadSampleLog,
     /// The next batch, where it crosses to the device ahead of time.
     ready: Option<Result<Ready<T::Input>, TrainerError>>,
     launched: Vec<Launched>,
     skipped_in_a_row: u32,
     rolled_back: Option<RolledBack>,
     spikes: Spikes,
-    last_loss: Option<f64>,
-    evaluation: Option<Evaluation>,
-    ema_evaluation: Option<Evaluation>,
-    resumed_from: Option<PathBuf>,
 }
 
 impl<'a, T: Task> Run<'a, T> {
@@ -147,87 +138,34 @@ impl<'a, T: Task> Run<'a, T> {
         device: &Device,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Run<'a, T>, TrainerError> {
-        let output = &config.output_dir;
         let mut identity = config.identity(data.train.as_ref());
         if let (Some(own), Some(all)) = (task.identity(), identity.as_object_mut()) {
             all.insert("task".to_owned(), own);
         }
-        let team = &config.team;
-        team.same("settings or images", text_hash(&identity.to_string()))?;
-        let resume = team.ask_leader(|| find_checkpoint(config, on_event))?;
-        let (mut state, mut progress) = match &resume {
+        config.team.same("settings or images", || Ok(text_hash(&identity.to_string())))?;
+        let begun = begin(config, identity, on_event)?;
+        let mut state = match &begun.0 {
             Some(folder) => {
-                restore(folder, device, config.adamw, |folder| task.load(folder, device))?
+                restore(folder, device, config.adamw, |folder| task.load(folder, device))?.0
             }
-            None => {
-                let state = TrainState::new(task.first_model(config, device)?, config.adamw)?;
-                (state, Progress::new(new_run_name(), identity.clone()))
-            }
+            None => TrainState::new(task.first_model(config, device)?, config.adamw)?,
         };
         equip(&mut state, task, config)?;
-        if let Some(folder) = &resume {
-            let differences = config::differences(&progress.identity, &identity);
-            if !differences.is_empty() && !config.override_settings {
-                let folder = folder.clone();
-                return Err(TrainerError::OtherSettings { folder, differences });
-            }
-            progress.identity = identity;
-        }
-        let store = CheckpointStore::new(output, &progress.run);
-        let mut log = None;
-        if team.leads() {
-            store.sweep(&progress.identity)?;
-            log = Some(MetricsLog::open(&output.join("log.txt"), config.log_dir.as_deref())?);
-        }
-        let hash = text_hash(&progress.identity.to_string());
-        let mut run = Run {
+        state.compare()?;
+        let sizes = state.model.parameters();
+        let parameters = sizes.iter().map(|p| p.value.len()).sum();
+        Ok(Run {
             task,
-            saver: Saver::new(store, hash, config.keep_last),
-            log,
-            bad_samples: BadSampleLog::open(
-                &output.join("bad_samples.jsonl"),
-                data.train.len(),
-                config.max_bad_fraction,
-            )?,
-            config,
-            data,
-            plan,
+            saver: Saver::new(config, &begun.1),
+            course: Course::open(config, data, plan, begun, parameters, on_event)?,
             device: device.clone(),
             state,
-            progress,
             ready: None,
             launched: Vec::new(),
             skipped_in_a_row: 0,
             rolled_back: None,
             spikes: Spikes::default(),
-            last_loss: None,
-            evaluation: None,
-            ema_evaluation: None,
-            resumed_from: resume,
-        };
-        run.state.compare()?;
-        run.announce(on_event)?;
-        Ok(run)
-    }
-
-    fn announce(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
-        let sizes = self.state.model.parameters();
-        let parameters: usize =
-            sizes.iter().map(|p| p.value.shape().iter().product::<usize>()).sum();
-        on_event(Event::Started(Started {
-            images: self.plan.images,
-            updates_per_epoch: self.plan.updates_per_epoch(),
-            total_steps: self.total_steps(),
-            effective_batch: self.config.effective_batch() as u64,
-            lr: self.config.peak_lr(),
-            parameters: parameters as u64,
-        }));
-        if let Some(folder) = &self.resumed_from {
-            let step = self.state.step();
-            on_event(Event::Resumed { folder, step });
-            self.write_log(&json!({"kind": "resume", "step": step}))?;
-        }
-        Ok(())
+        })
     }
 
     fn train(
@@ -235,120 +173,72 @@ impl<'a, T: Task> Run<'a, T> {
         stop: &StopFlag,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary<T::Model>, TrainerError> {
-        let team = &self.config.team;
+        let team = &self.course.config.team;
+        let (total, interval) = (self.course.total_steps(), self.course.save_interval());
         let mut prefetch = self.prefetch()?;
-        let mut saved_at = self.resumed_from.as_ref().map(|_| self.state.step());
         let mut stopped = team.agree(stop.get())?;
-        while self.state.step() < self.total_steps() && stopped.is_none() {
+        while self.state.step() < total && stopped.is_none() {
             self.update(&mut prefetch, on_event)?;
             let step = self.state.step();
-            let per_epoch = self.plan.updates_per_epoch();
-            let ends_epoch = step.is_multiple_of(per_epoch);
-            let saves = step < self.total_steps() && step.is_multiple_of(self.save_interval());
+            let ends_epoch = step.is_multiple_of(self.course.plan.updates_per_epoch());
+            let saves = step < total && step.is_multiple_of(interval);
             if (ends_epoch || saves || self.launched.len() >= self.updates_at_once())
                 && let Some(back) = self.settle(on_event)?
             {
                 self.roll_back(back, on_event)?;
                 prefetch = self.prefetch()?;
-                saved_at = Some(self.state.step());
                 continue;
             }
             if ends_epoch {
-                self.end_epoch(step / per_epoch, on_event)?;
+                self.end_epoch(on_event)?;
             }
             if saves {
                 self.state.compare()?;
-                if team.leads() {
-                    self.saver.start(self.snapshot(), on_event)?;
-                }
-                saved_at = Some(step);
+                let snapshot = self.snapshot(step);
+                self.saver.start(step, move |folder| snapshot.write(folder), on_event)?;
             }
             stopped = team.agree(stop.get())?;
         }
         if let Some(back) = self.settle(on_event)? {
             self.roll_back(back, on_event)?;
-            saved_at = Some(self.state.step());
         }
-        self.saver.finish(on_event)?;
-        let step = self.state.step();
-        let on_disk = self.saver.newest().or(self.resumed_from.as_ref()).cloned();
-        let checkpoint = match on_disk.filter(|_| saved_at == Some(step)) {
-            Some(folder) if folder.ends_with(checkpoint::folder_name(step)) => folder,
-            _ if !team.leads() => self.config.output_dir.join(checkpoint::folder_name(step)),
-            _ => self.saver.last(self.snapshot(), on_event)?,
-        };
+        let (step, resumed_from) = (self.state.step(), self.course.resumed_from.as_ref());
+        let snapshot = self.snapshot(step);
+        let write = |folder: &Path| snapshot.write(folder);
+        let checkpoint = self.saver.conclude(step, resumed_from, write, on_event)?;
         // Nobody leaves before the last checkpoint is there: a launcher may end the others then.
         team.agree(None)?;
         Ok(Summary {
             model: self.state.model.clone(),
             step,
-            last_loss: self.last_loss,
-            evaluation: self.evaluation,
-            ema_evaluation: self.ema_evaluation,
+            last_loss: self.course.last_loss,
+            evaluation: self.course.evaluation,
+            ema_evaluation: self.course.ema_evaluation,
             checkpoint,
-            stopped: stopped.filter(|_| step < self.total_steps()),
+            stopped: stopped.filter(|_| step < total),
         })
     }
 
-    fn end_epoch(
-        &mut self,
-        epoch: u64,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
-        let train_loss = self.progress.epoch_loss / self.progress.epoch_updates.max(1) as f64;
-        (self.progress.epoch_loss, self.progress.epoch_updates) = (0.0, 0);
-        let step = self.state.step();
-        let lr = self.config.schedule().at(self.plan.fractional_epoch(step - 1));
-        let mut line = json!({
-            "kind": "epoch", "train_lr": lr, "train_loss": train_loss, "epoch": epoch - 1,
-            "step": step,
-        });
-        let Probed { hits, images } = std::mem::take(&mut self.progress.probed);
-        if images > 0 {
-            let accuracy = hits as f64 / images as f64;
-            line["probe_accuracy"] = accuracy.into();
-            on_event(Event::Probed { step, accuracy });
-        }
-        self.write_log(&line)?;
-        on_event(Event::EpochEnd { epoch, train_loss, lr });
-        let is_last = epoch == self.config.epochs;
-        let sheets = self.config.sheet_every_epochs.filter(|_| self.config.team.leads());
-        if sheets.is_some_and(|every| is_last || epoch.is_multiple_of(every)) {
+    fn end_epoch(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
+        let (step, config) = (self.state.step(), self.course.config);
+        let epoch = self.course.end_epoch(step, on_event)?;
+        let sheets = config.sheet_every_epochs.filter(|_| config.team.leads());
+        if sheets.is_some_and(|every| epoch == config.epochs || epoch.is_multiple_of(every)) {
             self.draw_sheet(epoch, on_event);
         }
-        let Some(dataset) = &self.data.evaluation else { return Ok(()) };
-        if is_last || epoch.is_multiple_of(self.config.evaluate_every_epochs) {
-            let found = self.task.evaluate(self.config, &self.state.model, dataset.as_ref())?;
-            self.evaluation = Some(found);
-            let Evaluation { loss, accuracy } = found;
-            let mut line = json!({
-                "kind": "evaluation", "step": step, "epoch": epoch, "val_loss": loss,
-            });
-            if let Some(accuracy) = accuracy {
-                line["val_accuracy"] = accuracy.into();
-            }
-            let images = dataset.len() as u64;
-            on_event(Event::Evaluated { step, loss, accuracy, images });
-            if let Some(ema) = &self.state.ema {
-                let found = self.task.evaluate(self.config, &ema.model, dataset.as_ref())?;
-                self.ema_evaluation = Some(found);
-                let Evaluation { loss, accuracy } = found;
-                line["val_loss_ema"] = loss.into();
-                if let Some(accuracy) = accuracy {
-                    line["val_accuracy_ema"] = accuracy.into();
-                }
-                on_event(Event::EmaEvaluated { step, loss, accuracy, images });
-            }
-            self.write_log(&line)?;
-        }
-        Ok(())
+        let Some(dataset) = self.course.to_judge_by(epoch) else { return Ok(()) };
+        let found = self.task.evaluate(config, &self.state.model, dataset)?;
+        let ema = self.state.ema.as_ref();
+        let of_ema = ema.map(|ema| self.task.evaluate(config, &ema.model, dataset)).transpose()?;
+        self.course.judged((step, epoch, dataset.len()), found, of_ema, on_event)
     }
 
     /// A picture is not worth a run: one that cannot be made is told and left out.
     fn draw_sheet(&self, epoch: u64, on_event: &mut dyn FnMut(Event<'_>)) {
-        let path = self.config.output_dir.join(format!("sheets/epoch-{epoch:04}.png"));
-        let images = self.data.evaluation.as_ref().unwrap_or(&self.data.train);
-        let sheet = self.task.sheet(self.config, &self.state.model, images.as_ref());
+        let Course { config, data, .. } = &self.course;
+        let path = config.output_dir.join(format!("sheets/epoch-{epoch:04}.png"));
+        let images = data.evaluation.as_ref().unwrap_or(&data.train);
+        let sheet = self.task.sheet(config, &self.state.model, images.as_ref());
         match sheet.transpose().map(|sheet| sheets::write(&path, &sheet?)) {
             None => {}
             Some(Ok(())) => on_event(Event::Sheet { epoch, path: &path }),
@@ -356,45 +246,18 @@ impl<'a, T: Task> Run<'a, T> {
         }
     }
 
-    fn write_log(&mut self, line: &Value) -> Result<(), TrainerError> {
-        self.log.as_mut().map_or(Ok(()), |log| log.write(line))
+    /// The state as it is after `step` updates.
+    fn snapshot(&self, step: u64) -> Snapshot<T::Model> {
+        let progress = Progress { step, ..self.course.progress.clone() };
+        Snapshot::of(&self.state, &self.course.config.processor, progress)
     }
 
-    fn snapshot(&self) -> Snapshot<T::Model> {
-        let progress = Progress { step: self.state.step(), ..self.progress.clone() };
-        Snapshot::of(&self.state, &self.config.processor, progress)
-    }
-
-    /// The batches from the next update on, made ahead of time.
     fn prefetch(&self) -> Result<Prefetch, TrainerError> {
-        let team = &self.config.team;
-        let (per_update, passed_over) = (self.plan.batches_per_update(), self.progress.passed_over);
-        let updates = self.state.step() + passed_over..self.total_steps() + passed_over;
-        let batches = updates.start * per_update..updates.end * per_update;
-        let own = batches.skip(team.rank()).step_by(team.size());
-        Prefetch::start(self.batch_maker(), own, self.config.workers)
+        self.course.prefetch(self.state.step(), self.batch_maker())
     }
 
     fn batch_maker(&self) -> Arc<BatchMaker> {
-        Arc::new(BatchMaker {
-            dataset: Arc::clone(&self.data.train),
-            plan: self.plan,
-            augmentation: self.config.augmentation(),
-            channels: self.config.model.num_channels,
-            grid: self.config.model.grid(),
-            masking: (self.config.mask_ratio(self.plan), self.config.mask_strategy.clone()),
-            seed: self.config.seed,
-            on_bad: self.config.on_bad_sample,
-        })
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.config.epochs * self.plan.updates_per_epoch()
-    }
-
-    fn save_interval(&self) -> u64 {
-        let epochs = self.config.save_every_epochs * self.plan.updates_per_epoch();
-        self.config.save_every_steps.unwrap_or(epochs)
+        self.course.batch_maker(self.course.config.augmentation())
     }
 }
 
@@ -424,13 +287,6 @@ fn equip<T: Task>(
         state.probe = Some(kept.map_or_else(new, Ok)?);
     }
     Ok(())
-}
-
-/// A name that no other run has; it decides nothing but which checkpoints rotation may remove.
-fn new_run_name() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanoseconds = now.map_or(0, |now| now.as_nanos());
-    text_hash(&format!("{nanoseconds} {}", std::process::id()))[..16].to_owned()
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> TrainerError {

@@ -1,15 +1,17 @@
-//! The processes that train one model together.
+//! The processes that train or judge one model together.
 //!
-//! Each holds the whole model and computes a part of every update's images. A [`Collective`] is how they talk; a [`Team`]
+//! Each holds the whole model and computes a part of every update's images, or of a set's. A [`Collective`] is how they talk; a [`Team`]
 //! is what a run sees of it, and one process alone is a team too, for which nothing here does anything.
 //!
 //! Every process calls the same functions in the same order; that is the whole protocol.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use vitmae_layers::Param;
 
 use crate::TrainerError;
 
@@ -30,7 +32,7 @@ pub trait Collective: Send + Sync {
     fn gather(&self, bytes: Vec<u8>) -> Receiver<Vec<Vec<u8>>>;
 }
 
-/// The processes that train together; by default one.
+/// The processes that work together; by default one.
 #[derive(Clone, Default)]
 pub struct Team(Option<Arc<dyn Collective>>);
 
@@ -92,13 +94,63 @@ impl Team {
         Ok(self.gather(stop)?.into_iter().flatten().max())
     }
 
-    /// Checks that `found` is the same in all processes.
-    pub(crate) fn same(&self, what: &'static str, found: String) -> Result<(), TrainerError> {
-        let all = self.gather(found)?;
+    /// Checks that what is `found` is the same in all processes; one alone does not look.
+    ///
+    /// # Errors
+    /// [`TrainerError::ProcessesDiffer`], with `what` in its message; [`TrainerError::TeamLost`].
+    pub fn same(
+        &self,
+        what: &'static str,
+        found: impl FnOnce() -> Result<String, TrainerError>,
+    ) -> Result<(), TrainerError> {
+        if self.others().is_none() {
+            return Ok(());
+        }
+        let all = self.gather(found()?)?;
         match all.iter().position(|other| *other != all[0]) {
             Some(rank) => Err(TrainerError::ProcessesDiffer { what, rank }),
             None => Ok(()),
         }
+    }
+
+    /// Checks that all processes hold the same weights, to the bit.
+    ///
+    /// # Errors
+    /// As [`same`](Self::same); [`TrainerError::Tensor`] if values cannot be read from the device.
+    pub fn same_weights<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = &'a Param>,
+    ) -> Result<(), TrainerError> {
+        self.same("weights", || {
+            let mut sum = 0;
+            for parameter in parameters {
+                for value in parameter.value.to_vec()? {
+                    sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
+                }
+            }
+            Ok(format!("{sum:08x}"))
+        })
+    }
+
+    /// Rows of `width` values for 0..count, in order, at every process; `work` makes those of a range of `at_once`, and each range
+    /// is made by one process. To be the sum of all, a value of -0 becomes 0.
+    ///
+    /// # Errors
+    /// Those of `work`; [`TrainerError::TeamLost`].
+    pub fn rows<E: From<TrainerError>>(
+        &self,
+        (count, width): (usize, usize),
+        at_once: usize,
+        mut work: impl FnMut(Range<usize>) -> Result<Vec<f32>, E>,
+    ) -> Result<Vec<f32>, E> {
+        let mut all = vec![0.0; count * width];
+        let at_once = at_once.max(1);
+        for first in (0..count).step_by(at_once).skip(self.rank()).step_by(self.size()) {
+            let items = first..(first + at_once).min(count);
+            all[items.start * width..items.end * width].copy_from_slice(&work(items)?);
+        }
+        let Some(others) = self.others() else { return Ok(all) };
+        Ok(Pending::start(others, all).wait(count * width)?)
     }
 
     /// Results of `work` on 0..count, in order, at every process; each item is done by one process.

@@ -147,18 +147,8 @@ impl<M: Trainable> TrainState<M> {
 
     /// Checks that all processes hold the same model, to the bit.
     pub(crate) fn compare(&self) -> Result<(), TrainerError> {
-        let team = &self.sums.team;
-        if team.others().is_none() {
-            return Ok(());
-        }
-        let mut sum = 0;
         let averages = self.ema.iter().flat_map(|ema| ema.model.parameters());
-        for parameter in self.model.parameters().into_iter().chain(averages) {
-            for value in parameter.value.to_vec()? {
-                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
-            }
-        }
-        team.same("weights", format!("{sum:08x}"))
+        self.sums.team.same_weights(self.model.parameters().into_iter().chain(averages))
     }
 
     /// Means over all processes of the losses of an update's batches, and the images of all; the same bits everywhere.

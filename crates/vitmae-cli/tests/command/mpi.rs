@@ -199,6 +199,91 @@ fn two_processes_fine_tune_and_evaluate_as_one() {
     assert!(one.is_f64() && one == two, "{one} is not {two}");
 }
 
+/// `vitmae` with `words`, and a place for what it writes.
+fn judging(words: &str, out: &str) -> Command {
+    let mut command = crate::setup::vitmae(&words.split_whitespace().collect::<Vec<_>>());
+    command.args(out.split_whitespace()).args(["--threads", "1"]);
+    command
+}
+
+#[test]
+fn several_processes_judge_as_one_and_one_of_them_writes() {
+    let Some(_alone) = ready() else { return };
+    let place = place();
+    let (model, set) =
+        (place.model().display().to_string(), place.labelled().display().to_string());
+    let tuned = place.text("tuned");
+    let finetune = format!("finetune -q --finetune {model} --data-path {set} --output-dir {tuned}");
+    Call::of(judging(&finetune, "--epochs 2 --batch-size 4 --lr 1e-3")).succeeded();
+    let judged = format!("--model {model} --data-path {set}");
+    let images = format!("{set}/val/even/0.png {set}/val/even/1.png {set}/val/odd/0.png");
+    // Eight images: batches of three give the second of two processes one batch, the last of four none.
+    for (words, files) in [
+        (format!("evaluate --model {tuned} --data-path {set} --batch-size 3"), vec![]),
+        (format!("evaluate --json --model {tuned} --data-path {set} --batch-size 3"), vec![]),
+        (format!("knn --json {judged} --k 3 --batch-size 3"), vec![]),
+        (format!("linprobe --json {judged} --batch-size 3"), vec![]),
+        (format!("quality --json {judged} --masks 2"), vec!["--csv", "--anomaly"]),
+        (format!("features {images} --model {model}"), vec!["--out"]),
+    ] {
+        let of = |processes: usize| {
+            let folder = place.path(&format!("judged-{processes}"));
+            fs::create_dir_all(&folder).unwrap();
+            let out = |flag: &&str| match *flag {
+                "--csv" => format!("--csv {}", folder.join("a.csv").display()),
+                "--anomaly" => format!("--anomaly {}", folder.join("maps").display()),
+                flag => format!("{flag} {}", folder.join("a.npy").display()),
+            };
+            let out = files.iter().map(out).collect::<Vec<_>>().join(" ");
+            let command = judging(&words, &out);
+            let call = Call::of(if processes == 1 { command } else { by(processes, &command) });
+            let call = call.succeeded();
+            let written = written_in(&folder);
+            fs::remove_dir_all(&folder).unwrap();
+            (call.stdout.replace(&folder.display().to_string(), "OUT"), written)
+        };
+        let alone = of(1);
+        assert!(!alone.0.is_empty());
+        assert_eq!(alone.1.len(), [0, 1, 17][files.len()], "{words}");
+        for processes in [2, 4] {
+            assert_eq!(of(processes), alone, "{words}, {processes} processes");
+        }
+    }
+    let evaluate = |batch_size: &str| {
+        let words = format!("evaluate --model {tuned} --data-path {set} --batch-size {batch_size}");
+        judging(&words, "")
+    };
+    let (mut both, other) = (by(1, &evaluate("3")), evaluate("2"));
+    both.args([":", "-n", "1"]).arg(other.get_program()).args(other.get_args());
+    let call = Call::of(both);
+    assert_eq!((call.code, call.stdout.as_str()), (Some(1), ""), "{}", call.stderr);
+    let message = "error: process 0 of 2: process 1 has other settings or images";
+    assert!(call.stderr.contains(message), "{}", call.stderr);
+    let lars = format!("linprobe --optimizer lars {judged} --batch-size 3");
+    let call = Call::of(by(2, &judging(&lars, &format!("--output-dir {}", place.text("lars")))));
+    assert_eq!(call.code, Some(2), "{}", call.stderr);
+    assert!(
+        call.stderr.contains("`processes` is 2, expected 1 for a linear probe"),
+        "{}",
+        call.stderr
+    );
+}
+
+/// The files below `folder`, with their bytes.
+fn written_in(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(written_in(&path));
+        } else {
+            all.push((path.file_name().unwrap().into(), fs::read(&path).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
+
 /// A running job of which each process can be found.
 struct Marked<'a> {
     place: &'a Workplace,

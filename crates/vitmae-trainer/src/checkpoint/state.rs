@@ -123,11 +123,6 @@ impl<M: Trainable> Snapshot<M> {
         }
     }
 
-    /// Updates this state has seen.
-    pub fn step(&self) -> u64 {
-        self.progress.step
-    }
-
     /// Writes every file but the manifest into `folder`, the state first: it tells whose a
     /// half-written folder is.
     ///

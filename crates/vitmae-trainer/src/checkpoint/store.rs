@@ -40,6 +40,11 @@ impl CheckpointStore {
         CheckpointStore { folder: folder.to_path_buf(), run: run.to_owned() }
     }
 
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes the checkpoint of `step`: `fill` puts the files into the folder it is given.
     ///
     /// A folder that has the name already is kept under `ckpt-STEP.replaced-N`.

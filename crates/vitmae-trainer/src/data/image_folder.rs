@@ -13,11 +13,15 @@ use crate::TrainerError;
 /// File name endings that count as images, in any case; the content decides how they are read.
 pub const EXTENSIONS: [&str; 4] = ["jpeg", "jpg", "png", "webp"];
 
+/// What stands between names and sizes in a fingerprint. Before sizes counted, one ended here.
+pub(crate) const SIZES: &str = ", sizes ";
+
 /// Every image below a folder, ordered by its path, whatever order the file system lists.
 #[derive(Clone, Debug)]
 pub struct ImageFolder {
     root: PathBuf,
-    files: Vec<PathBuf>,
+    /// Paths relative to the folder, in the order of their indices, and bytes.
+    files: Vec<(PathBuf, u64)>,
     ignored: usize,
 }
 
@@ -37,11 +41,6 @@ impl ImageFolder {
         }
         listing.files.sort_unstable();
         Ok(listing)
-    }
-
-    /// The images' paths relative to the folder, in the order of their indices.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
     }
 
     /// Files that are there but have no ending of [`EXTENSIONS`].
@@ -67,10 +66,11 @@ impl ImageFolder {
             }
             let relative = folder.join(&name);
             // A link to nothing is kept if its name is an image's: reading it will report it.
-            if fs::metadata(self.root.join(&relative)).is_ok_and(|about| about.is_dir()) {
+            let about = fs::metadata(self.root.join(&relative));
+            if about.as_ref().is_ok_and(fs::Metadata::is_dir) {
                 self.enter(&relative, seen)?;
             } else if is_image_name(&relative) {
-                self.files.push(relative);
+                self.files.push((relative, about.map_or(0, |about| about.len())));
             } else {
                 self.ignored += 1;
             }
@@ -85,26 +85,30 @@ impl Dataset for ImageFolder {
     }
 
     fn load(&self, index: usize) -> Result<Image, ImageError> {
-        decode(&self.root.join(&self.files[index]), &Limits::default())
+        decode(&self.root.join(&self.files[index].0), &Limits::default())
     }
 
     fn name(&self, index: usize) -> String {
-        self.root.join(&self.files[index]).display().to_string()
+        self.root.join(&self.files[index].0).display().to_string()
     }
 
+    /// The hash of the names, and the first half of that of the sizes: pictures that were exchanged under their names show, as far as
+    /// this can be told without reading them.
     fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for file in &self.files {
+        let (mut names, mut sizes) = (Sha256::new(), Sha256::new());
+        for (file, size) in &self.files {
             let name = file.as_os_str().as_encoded_bytes();
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
+            names.update((name.len() as u64).to_le_bytes());
+            names.update(name);
+            sizes.update(size.to_le_bytes());
         }
-        crate::checkpoint::hex(&hash.finalize())
+        let [names, sizes] = [names, sizes].map(|hash| crate::checkpoint::hex(&hash.finalize()));
+        format!("{names}{SIZES}{}", &sizes[..32])
     }
 
     /// The first folder on the way to the image.
     fn class(&self, index: usize) -> Option<String> {
-        let folder = self.files[index].parent()?.components().next()?;
+        let folder = self.files[index].0.parent()?.components().next()?;
         Some(folder.as_os_str().to_string_lossy().into_owned())
     }
 }
@@ -118,6 +122,8 @@ fn is_image_name(path: &Path) -> bool {
 mod tests {
     use super::*;
 
+    const NAMES: &str = "38102cd20c1cb8e4ce20cf84df4d98109e68ff92e641b0065b92c6a4ea2f6112";
+
     fn folder_with(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for file in files {
@@ -130,7 +136,7 @@ mod tests {
 
     fn listed(folder: &Path) -> Vec<String> {
         let images = ImageFolder::open(folder).unwrap();
-        images.files().iter().map(|file| file.display().to_string()).collect()
+        images.files.iter().map(|(file, _)| file.display().to_string()).collect()
     }
 
     #[test]
@@ -172,11 +178,24 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_follows_the_names() {
-        let print =
-            |files: &[&str]| ImageFolder::open(folder_with(files).path()).unwrap().fingerprint();
+    fn the_fingerprint_follows_the_names_and_sizes() {
+        let of = |folder: &Path| ImageFolder::open(folder).unwrap().fingerprint();
+        let print = |files: &[&str]| of(folder_with(files).path());
         assert_eq!(print(&["a.png", "b.png"]), print(&["b.png", "a.png"]));
         assert_ne!(print(&["a.png", "b.png"]), print(&["a.png", "c.png"]));
         assert_ne!(print(&["ab.png"]), print(&["a/b.png"]));
+        let folder = folder_with(&["a.png", "b.png"]);
+        let before = of(folder.path());
+        // The SHA-256 of both names with their lengths: what was the whole fingerprint once.
+        assert_eq!(before.split_once(SIZES).unwrap().0, NAMES);
+        fs::write(folder.path().join("b.png"), "y").unwrap();
+        assert_eq!(of(folder.path()), before);
+        fs::write(folder.path().join("b.png"), "xx").unwrap();
+        let after = of(folder.path());
+        assert!(after != before && after.starts_with(NAMES), "{after}");
+        // Exchanged under their names.
+        fs::write(folder.path().join("a.png"), "xx").unwrap();
+        fs::write(folder.path().join("b.png"), "x").unwrap();
+        assert_ne!(of(folder.path()), after);
     }
 }

@@ -7,10 +7,12 @@ use vitmae_image::{Filter, PerChannel, RandAugment, RandomResizedCrop, Size, Vit
 use vitmae_model::{Masking, VitMaeConfig};
 use vitmae_tensor::ops::{Distance, Precision};
 
-use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample};
+use crate::data::{Augmentation, BatchPlan, Dataset, MaskRatio, MaskStrategy, OnBadSample, SIZES};
 use crate::schedule::{WarmupCosine, scaled_lr};
 use crate::{AdamWOptions, Classes, NanPolicy, Team, TrainerError, ema};
 
+/// The fingerprint of the images in an identity.
+const DATA: &str = "data";
 /// The number of processes in an identity.
 const PROCESSES: &str = "processes";
 /// The decay of the average of weights in an identity.
@@ -310,7 +312,7 @@ impl RunConfig {
             "seed": self.seed,
             "on_bad_sample": format!("{:?}", self.on_bad_sample).to_lowercase(),
             "images": dataset.len(),
-            "data": dataset.fingerprint(),
+            (DATA): dataset.fingerprint(),
         });
         // Checkpoints from before there was a choice have no such key.
         if self.mask_strategy != MaskStrategy::Random {
@@ -361,7 +363,8 @@ fn range(
 
 /// The keys on which two identities differ, as "`key` found, now expected".
 ///
-/// Another number of processes is no difference where an update has as many images as before.
+/// Another number of processes is no difference where an update has as many images as before, nor are sizes of files that the
+/// checkpoint does not know.
 pub(crate) fn differences(found: &Value, expected: &Value) -> Vec<String> {
     let mut all = Vec::new();
     collect("", found, expected, &mut all);
@@ -372,6 +375,11 @@ pub(crate) fn differences(found: &Value, expected: &Value) -> Vec<String> {
     if found[PROCESSES] != expected[PROCESSES] && images(found) == images(expected) {
         let split = [PROCESSES, "batch_size", "accum_iter"].map(|key| format!("`{key}` "));
         all.retain(|difference| !split.iter().any(|key| difference.starts_with(key)));
+    }
+    let data = |of: &Value| of[DATA].as_str().unwrap_or_default().to_owned();
+    let now = data(expected);
+    if now.split_once(SIZES).is_some_and(|(names, _)| names == data(found)) {
+        all.retain(|difference| !difference.starts_with(&format!("`{DATA}` ")));
     }
     all
 }
@@ -405,6 +413,21 @@ mod tests {
             ["`lr` 0.1, now 0.2", "`model.hidden_size` 8, now 9", "`old` true, now null"]
         );
         assert!(differences(&found, &found).is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_that_knows_no_sizes_of_files_goes_on() {
+        let of = |data: &str| json!({"data": data, "lr": 0.1});
+        let differ = |found, expected| differences(&of(found), &of(expected));
+        assert!(differ("abc", "abc, sizes 12").is_empty());
+        assert_eq!(differ("abd", "abc, sizes 12"), ["`data` \"abd\", now \"abc, sizes 12\""]);
+        assert_eq!(
+            differ("abc, sizes 12", "abc, sizes 13"),
+            ["`data` \"abc, sizes 12\", now \"abc, sizes 13\""]
+        );
+        assert_eq!(differ("abc, sizes 12", "abc").len(), 1);
+        let other = json!({"data": "abc, sizes 12", "lr": 0.2});
+        assert_eq!(differences(&of("abc"), &other), ["`lr` 0.1, now 0.2"]);
     }
 
     #[test]

@@ -4,17 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vitmae_tensor::Tensor;
 use vitmae_weights::Pretrained;
 
+use super::course::Course;
 use super::updates::Launched;
-use super::{Run, Task};
-use crate::checkpoint::{CheckpointStore, Progress, Snapshot};
+use super::{Run, Task, failed};
+use crate::checkpoint::{CheckpointStore, folder_name, text_hash};
 use crate::{Trainable, TrainerError};
 
-/// Writes `nan_dump/` and gives the error that ends the run.
-pub(super) fn write<T: Task>(
+/// Writes `nan_dump/` and gives the error that ends a run.
+pub(super) fn of_run<T: Task>(
     run: &mut Run<'_, T>,
     update: &Launched,
     loss: f64,
@@ -23,8 +24,7 @@ pub(super) fn write<T: Task>(
     let Launched { step, ref samples, .. } = *update;
     // A gradient is gone with its update, but the parameters are still those before it.
     let replayed = replay(run, update);
-    let dump = run.config.output_dir.join("nan_dump");
-    let checkpoint = save_before(run, step, &dump);
+    let snapshot = run.snapshot(step - 1);
     // What a failing device does not give back counts as not finite.
     let finite = |tensor: &Tensor| {
         tensor.to_vec().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
@@ -33,28 +33,43 @@ pub(super) fn write<T: Task>(
     let bad_value = parameters.iter().find(|p| !finite(&p.value));
     let bad_gradient = parameters.iter().find(|p| p.grad.as_ref().is_some_and(|g| !finite(g)));
     let bad_gradient = bad_gradient.filter(|_| replayed.is_ok());
-    let (what, value) = if loss.is_finite() {
-        ("the gradient's norm".to_owned(), gradient_norm)
-    } else {
-        ("the loss".to_owned(), loss)
-    };
-    let names: Vec<_> =
-        samples.iter().map(|&sample| run.data.train.name(sample as usize)).collect();
-    let report = json!({
+    let found = json!({
+        "first_bad_parameter": bad_value.map(|parameter| &parameter.name),
+        "first_bad_gradient": bad_gradient.map(|parameter| &parameter.name),
+    });
+    let numbers = (loss, gradient_norm);
+    write(&run.course, (step, samples), numbers, found, |folder| snapshot.write(folder))
+}
+
+/// Writes `nan_dump/`, with the checkpoint that the update starts from and what was `found` beside, and gives the error that
+/// ends the run.
+pub(super) fn write(
+    course: &Course<'_>,
+    (step, samples): (u64, &[u64]),
+    (loss, gradient_norm): (f64, f64),
+    found: Value,
+    checkpoint: impl FnOnce(&Path) -> Result<(), TrainerError>,
+) -> TrainerError {
+    let (config, team) = (course.config, &course.config.team);
+    let dump = config.output_dir.join("nan_dump");
+    let checkpoint = save_before(course, step, &dump, checkpoint);
+    let (what, value) =
+        if loss.is_finite() { ("the gradient's norm", gradient_norm) } else { ("the loss", loss) };
+    let mut report = json!({
         "step": step,
-        "epoch": update.epoch,
-        "seed": run.config.seed,
+        "epoch": course.plan.fractional_epoch(step - 1),
+        "seed": config.seed,
         "samples": samples,
-        "images": names,
+        "images": course.names(samples),
         // JSON has no NaN, so these two are texts.
         "loss": loss.to_string(),
         "gradient_norm": gradient_norm.to_string(),
-        "first_bad_parameter": bad_value.map(|parameter| parameter.name.clone()),
-        "first_bad_gradient": bad_gradient.map(|parameter| parameter.name.clone()),
         "checkpoint": checkpoint.as_ref().ok(),
-        "settings": run.progress.identity,
+        "settings": course.progress.identity,
     });
-    let team = &run.config.team;
+    for (key, value) in found.as_object().into_iter().flatten() {
+        report[key] = value.clone();
+    }
     let whose = if team.size() > 1 { format!("-process-{}", team.rank()) } else { String::new() };
     let path = dump.join(format!("step-{step:08}{whose}.json"));
     let written =
@@ -63,7 +78,7 @@ pub(super) fn write<T: Task>(
     let _ = team.agree(None);
     match (written, checkpoint) {
         (Ok(()), Ok(checkpoint)) => {
-            TrainerError::NonFinite { step, what, value, dump: path, checkpoint }
+            TrainerError::NonFinite { step, what: what.to_owned(), value, dump: path, checkpoint }
         }
         (Err(source), _) => TrainerError::Io { action: "write", path, source },
         (_, Err(error)) => error,
@@ -71,16 +86,18 @@ pub(super) fn write<T: Task>(
 }
 
 /// Writes the checkpoint that the update `step` starts from; gives its folder.
-fn save_before<T: Task>(run: &Run<'_, T>, step: u64, dump: &Path) -> Result<PathBuf, TrainerError> {
-    let progress = Progress { step: step - 1, ..run.progress.clone() };
-    if !run.config.team.leads() {
-        return Ok(dump.join(crate::checkpoint::folder_name(step - 1)));
+fn save_before(
+    course: &Course<'_>,
+    step: u64,
+    dump: &Path,
+    write: impl FnOnce(&Path) -> Result<(), TrainerError>,
+) -> Result<PathBuf, TrainerError> {
+    if !course.config.team.leads() {
+        return Ok(dump.join(folder_name(step - 1)));
     }
-    let snapshot = Snapshot::of(&run.state, &run.config.processor, progress);
-    let made = |source| TrainerError::Io { action: "create", path: dump.to_path_buf(), source };
-    fs::create_dir_all(dump).map_err(made)?;
-    let store = CheckpointStore::new(dump, &run.progress.run);
-    store.save(step - 1, run.saver.config_hash(), |folder| snapshot.write(folder))
+    fs::create_dir_all(dump).map_err(failed("create", dump))?;
+    let store = CheckpointStore::new(dump, &course.progress.run);
+    store.save(step - 1, &text_hash(&course.progress.identity.to_string()), write)
 }
 
 /// Computes the gradient of an update again.

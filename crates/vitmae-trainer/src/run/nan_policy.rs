@@ -53,8 +53,8 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<Option<Rollback>, TrainerError> {
         self.saver.finish(on_event)?;
         let times = self.rolled_back.as_ref().map(|last| (&last.folder, last.times));
-        let interval = self.save_interval();
-        let found = self.config.team.ask_leader(|| {
+        let interval = self.course.save_interval();
+        let found = self.course.config.team.ask_leader(|| {
             let own = self.saver.store().verified_below(failed)?;
             let regular = own.iter().find(|found| found.manifest.step.is_multiple_of(interval));
             let found = regular.or(own.first()).map(|found| &found.folder);
@@ -71,15 +71,16 @@ impl<T: Task> Run<'_, T> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         let load = |folder: &std::path::Path| self.task.load(folder, &self.device);
-        let (mut state, mut progress) = restore(&folder, &self.device, self.config.adamw, load)?;
-        equip(&mut state, self.task, self.config)?;
+        let (mut state, mut progress) =
+            restore(&folder, &self.device, self.course.config.adamw, load)?;
+        equip(&mut state, self.task, self.course.config)?;
         let step = state.step();
-        progress.passed_over = self.progress.passed_over + failed - step;
-        progress.identity = self.progress.identity.clone();
-        (self.state, self.progress, self.ready) = (state, progress, None);
+        progress.passed_over = self.course.progress.passed_over + failed - step;
+        progress.identity = self.course.progress.identity.clone();
+        (self.state, self.course.progress, self.ready) = (state, progress, None);
         let before = self.rolled_back.take().filter(|last| last.folder == folder);
         let times = before.map_or(1, |last| last.times + 1);
-        self.write_log(&json!({"kind": "rollback", "failed": failed, "step": step}))?;
+        self.course.write_log(&json!({"kind": "rollback", "failed": failed, "step": step}))?;
         on_event(Event::RolledBack { failed, step, folder: &folder });
         self.rolled_back = Some(RolledBack { folder, times });
         Ok(())

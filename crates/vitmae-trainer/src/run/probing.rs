@@ -3,10 +3,10 @@
 //!
 //! It is a loop of its own beside [`run`](super::run): the encoder runs forward alone, nothing but the head changes, and the
 //! head's optimizer and running statistics are no parameters of a model. Data order, logs, checkpoints and
-//! resume are those of a run.
+//! resume are those of a run ([`Course`], [`Saver`]).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -16,19 +16,13 @@ use vitmae_tensor::{Device, Tensor};
 use vitmae_weights::folder::PREPROCESSOR_FILE;
 use vitmae_weights::save_pretrained;
 
-use super::config::differences;
-use super::{
-    Datasets, Evaluation, RunConfig, Summary, Task, checked_plan, failed, find_checkpoint, locked,
-    new_run_name,
-};
-use crate::checkpoint::{
-    CheckpointStore, Progress, folder_name, read_progress, text_hash, write_progress,
-};
-use crate::data::{Augmentation, BadSampleLog, Batch, BatchMaker, BatchPlan, MaskRatio, Prefetch};
+use super::course::Course;
+use super::saver::Saver;
+use super::{Datasets, RunConfig, Summary, Task, begin, checked_plan, dump, failed, locked};
+use crate::checkpoint::write_progress;
+use crate::data::{Augmentation, Batch, BatchPlan, Prefetch};
 use crate::linear_probe::{ProbeGradient, ProbeHead};
-use crate::{
-    Classes, Event, FinetuneConfig, Lars, MetricsLog, Started, Step, StopFlag, TrainerError,
-};
+use crate::{Classes, Event, FinetuneConfig, Lars, Step, StopFlag, TrainerError};
 
 /// The file of the head in training, beside the classifier that it makes with the encoder.
 pub const PROBE_FILE: &str = "probe.safetensors";
@@ -129,18 +123,11 @@ pub fn train_probe(
 struct Probing<'a> {
     config: &'a ProbeConfig,
     classifier: FinetuneConfig,
-    data: &'a Datasets,
-    plan: BatchPlan,
+    course: Course<'a>,
     /// The frozen encoder; its classifier is written where somebody reads it.
     model: VitForImageClassification,
     head: ProbeHead,
-    progress: Progress,
-    store: CheckpointStore,
-    log: MetricsLog,
-    bad_samples: BadSampleLog,
-    saved: Option<PathBuf>,
-    last_loss: Option<f64>,
-    evaluation: Option<Evaluation>,
+    saver: Saver,
 }
 
 impl<'a> Probing<'a> {
@@ -161,61 +148,24 @@ impl<'a> Probing<'a> {
             "trust": trust,
             "weight_decay": weight_decay,
         });
-        let saved = find_checkpoint(run, on_event)?;
-        let (mut model, head, mut progress) = match &saved {
+        let begun = begin(run, identity, on_event)?;
+        let (classes, width) = (config.classes.names.len(), run.model.hidden_size);
+        let (mut model, head) = match &begun.0 {
             None => {
                 let model = classifier.first_model(&classifier.run, device)?;
-                let (classes, width) = (config.classes.names.len(), run.model.hidden_size);
-                let head = ProbeHead::new(classes, width, run.seed);
-                (model, head, Progress::new(new_run_name(), identity.clone()))
+                (model, ProbeHead::new(classes, width, run.seed))
             }
             Some(folder) => {
-                let progress = read_progress(folder)?;
-                let differences = differences(&progress.identity, &identity);
-                if !differences.is_empty() && !run.override_settings {
-                    let folder = folder.clone();
-                    return Err(TrainerError::OtherSettings { folder, differences });
-                }
-                let model = classifier.load(folder, device)?;
-                let (classes, width) = (config.classes.names.len(), run.model.hidden_size);
-                (model, ProbeHead::read(&folder.join(PROBE_FILE), classes, width)?, progress)
+                let head = ProbeHead::read(&folder.join(PROBE_FILE), classes, width)?;
+                (classifier.load(folder, device)?, head)
             }
         };
-        progress.identity = identity;
         model.set_precision(run.precision);
         model.vit.pack_weights()?;
-        let store = CheckpointStore::new(&run.output_dir, &progress.run);
-        store.sweep(&progress.identity)?;
-        let bad_samples = run.output_dir.join("bad_samples.jsonl");
-        let mut probing = Self {
-            log: MetricsLog::open(&run.output_dir.join("log.txt"), run.log_dir.as_deref())?,
-            bad_samples: BadSampleLog::open(&bad_samples, data.train.len(), run.max_bad_fraction)?,
-            config,
-            classifier,
-            data,
-            plan,
-            model,
-            head,
-            progress,
-            store,
-            saved,
-            last_loss: None,
-            evaluation: None,
-        };
-        on_event(Event::Started(Started {
-            images: plan.images,
-            updates_per_epoch: plan.updates_per_epoch(),
-            total_steps: probing.total_steps(),
-            effective_batch: run.effective_batch() as u64,
-            lr: run.peak_lr(),
-            parameters: (probing.head.weight.len() + probing.head.bias.len()) as u64,
-        }));
-        if let Some(folder) = &probing.saved {
-            let step = probing.progress.step;
-            on_event(Event::Resumed { folder, step });
-            probing.log.write(&json!({"kind": "resume", "step": step}))?;
-        }
-        Ok(probing)
+        let saver = Saver::new(run, &begun.1);
+        let parameters = head.weight.len() + head.bias.len();
+        let course = Course::open(run, data, plan, begun, parameters, on_event)?;
+        Ok(Self { config, classifier, course, model, head, saver })
     }
 
     fn train(
@@ -223,35 +173,31 @@ impl<'a> Probing<'a> {
         stop: &StopFlag,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Summary<VitForImageClassification>, TrainerError> {
-        let mut prefetch = self.prefetch()?;
-        let per_epoch = self.plan.updates_per_epoch();
-        let run = &self.config.run;
-        let interval = run.save_every_steps.unwrap_or(run.save_every_epochs * per_epoch);
-        let mut saved_at = self.saved.as_ref().map(|_| self.progress.step);
-        while self.progress.step < self.total_steps() && stop.get().is_none() {
+        let maker = self.course.batch_maker(self.config.augmentation());
+        let mut prefetch = self.course.prefetch(self.course.progress.step, maker)?;
+        let (total, interval) = (self.course.total_steps(), self.course.save_interval());
+        while self.course.progress.step < total && stop.get().is_none() {
             self.update(&mut prefetch, on_event)?;
-            let step = self.progress.step;
-            if step.is_multiple_of(per_epoch) {
-                self.end_epoch(step / per_epoch, on_event)?;
+            let step = self.course.progress.step;
+            if step.is_multiple_of(self.course.plan.updates_per_epoch()) {
+                self.end_epoch(on_event)?;
             }
-            if step.is_multiple_of(interval) {
-                self.save(on_event)?;
-                saved_at = Some(step);
+            if step < total && step.is_multiple_of(interval) {
+                let write = self.checkpoint()?;
+                self.saver.start(step, write, on_event)?;
             }
         }
-        if saved_at != Some(self.progress.step) {
-            self.save(on_event)?;
-        }
-        self.write_classifier()?;
-        let step = self.progress.step;
+        let (step, write) = (self.course.progress.step, self.checkpoint()?);
+        let resumed_from = self.course.resumed_from.as_ref();
+        let checkpoint = self.saver.conclude(step, resumed_from, write, on_event)?;
         Ok(Summary {
             model: self.model.clone(),
             step,
-            last_loss: self.last_loss,
-            evaluation: self.evaluation,
+            last_loss: self.course.last_loss,
+            evaluation: self.course.evaluation,
             ema_evaluation: None,
-            checkpoint: self.saved.clone().unwrap_or_default(),
-            stopped: stop.get().filter(|_| step < self.total_steps()),
+            checkpoint,
+            stopped: stop.get().filter(|_| step < total),
         })
     }
 
@@ -262,51 +208,41 @@ impl<'a> Probing<'a> {
     ) -> Result<(), TrainerError> {
         let start = Instant::now();
         let before = self.head.clone();
-        let share = 1.0 / self.plan.accumulation as f64;
+        let plan = self.course.plan;
+        let share = 1.0 / plan.accumulation as f64;
         let (mut loss, mut data_seconds) = (0.0, 0.0);
         let (mut gradient, mut samples) = (ProbeGradient::default(), Vec::new());
-        for _ in 0..self.plan.accumulation {
+        for _ in 0..plan.accumulation {
             let waiting = Instant::now();
             let batch = prefetch.next_batch().unwrap_or(Err(TrainerError::WorkerLost))?;
             data_seconds += waiting.elapsed().as_secs_f64();
-            for bad in &batch.bad {
-                if self.bad_samples.record(bad)? {
-                    on_event(Event::BadSample(bad));
-                }
-            }
+            self.course.record_bad(&batch.bad, on_event)?;
             loss += share * self.accumulate(&batch, share, &mut gradient)?;
             samples.extend(batch.samples);
         }
-        let step = self.progress.step + 1;
-        let epoch = self.plan.fractional_epoch(step - 1);
+        let step = self.course.progress.step + 1;
+        let epoch = plan.fractional_epoch(step - 1);
         let lr = self.config.run.schedule().at(epoch);
-        let norm = self.head.update(gradient, &self.config.lars, lr)?;
-        if !(loss.is_finite() && norm.is_finite()) {
+        let gradient_norm = self.head.update(gradient, &self.config.lars, lr)?;
+        if !(loss.is_finite() && gradient_norm.is_finite()) {
             self.head = before;
-            return Err(self.dump(step, &samples, loss, norm));
+            let write = self.checkpoint()?;
+            let numbers = (loss, gradient_norm);
+            return Err(dump::write(&self.course, (step, &samples), numbers, json!({}), write));
         }
-        self.progress.step = step;
-        self.progress.epoch_loss += loss;
-        self.progress.epoch_updates += 1;
-        self.last_loss = Some(loss);
-        let (seconds, images) = (start.elapsed().as_secs_f64(), samples.len() as u64);
-        self.log.write(&json!({
-            "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-            "gradient_norm": norm, "images_per_second": images as f64 / seconds,
-        }))?;
-        let total_steps = self.total_steps();
-        on_event(Event::Step(Step {
+        self.course.progress.step = step;
+        let told = Step {
             step,
-            total_steps,
+            total_steps: self.course.total_steps(),
             epoch,
             loss,
             lr,
-            gradient_norm: norm,
-            images,
-            seconds,
+            gradient_norm,
+            images: samples.len() as u64,
+            seconds: start.elapsed().as_secs_f64(),
             data_seconds,
-        }));
-        Ok(())
+        };
+        self.course.report(told, None, on_event)
     }
 
     fn accumulate(
@@ -325,34 +261,13 @@ impl<'a> Probing<'a> {
         self.head.accumulate(features, &labels, share, gradient)
     }
 
-    fn end_epoch(
-        &mut self,
-        epoch: u64,
-        on_event: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), TrainerError> {
-        let train_loss = self.progress.epoch_loss / self.progress.epoch_updates.max(1) as f64;
-        (self.progress.epoch_loss, self.progress.epoch_updates) = (0.0, 0);
-        let (step, run) = (self.progress.step, &self.config.run);
-        let lr = run.schedule().at(self.plan.fractional_epoch(step - 1));
-        self.log.write(&json!({
-            "kind": "epoch", "train_lr": lr, "train_loss": train_loss, "epoch": epoch - 1,
-            "step": step,
-        }))?;
-        on_event(Event::EpochEnd { epoch, train_loss, lr });
-        let Some(dataset) = &self.data.evaluation else { return Ok(()) };
-        if epoch == run.epochs || epoch.is_multiple_of(run.evaluate_every_epochs) {
-            self.write_classifier()?;
-            let found = self.classifier.evaluate(run, &self.model, dataset.as_ref())?;
-            self.evaluation = Some(found);
-            let Evaluation { loss, accuracy } = found;
-            self.log.write(&json!({
-                "kind": "evaluation", "step": step, "epoch": epoch, "val_loss": loss,
-                "val_accuracy": accuracy,
-            }))?;
-            let images = dataset.len() as u64;
-            on_event(Event::Evaluated { step, loss, accuracy, images });
-        }
-        Ok(())
+    fn end_epoch(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
+        let step = self.course.progress.step;
+        let epoch = self.course.end_epoch(step, on_event)?;
+        let Some(dataset) = self.course.to_judge_by(epoch) else { return Ok(()) };
+        self.write_classifier()?;
+        let found = self.classifier.evaluate(&self.config.run, &self.model, dataset)?;
+        self.course.judged((step, epoch, dataset.len()), found, None, on_event)
     }
 
     /// Puts the head as it stands into the model.
@@ -365,87 +280,20 @@ impl<'a> Probing<'a> {
         Ok(())
     }
 
-    fn save(&mut self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), TrainerError> {
-        self.write_classifier()?;
-        let step = self.progress.step;
-        let folder = self.save_in(&self.store)?;
-        self.store.rotate(step, self.config.run.keep_last)?;
-        on_event(Event::Saved { folder: folder.clone(), step });
-        self.saved = Some(folder);
-        Ok(())
-    }
-
-    fn save_in(&self, store: &CheckpointStore) -> Result<PathBuf, TrainerError> {
-        let hash = text_hash(&self.progress.identity.to_string());
-        store.save(self.progress.step, &hash, |folder| {
-            write_progress(folder, &self.progress)?;
-            let path = folder.join(PREPROCESSOR_FILE);
-            fs::write(&path, self.config.run.processor.to_json())
-                .map_err(failed("write", &path))?;
-            save_pretrained(&self.model, folder)?;
-            self.head.write(&folder.join(PROBE_FILE))
-        })
-    }
-
-    /// Writes `nan_dump/` and gives the error that ends the run; the head is as it was before the update.
-    fn dump(&mut self, step: u64, samples: &[u64], loss: f64, norm: f64) -> TrainerError {
-        let folder = self.config.run.output_dir.join("nan_dump");
-        let (what, value) =
-            if loss.is_finite() { ("the gradient's norm", norm) } else { ("the loss", loss) };
-        let written = self.write_dump(&folder, step, samples, loss, norm);
-        match written {
-            Ok((dump, checkpoint)) => {
-                TrainerError::NonFinite { step, what: what.to_owned(), value, dump, checkpoint }
-            }
-            Err(error) => error,
-        }
-    }
-
-    fn write_dump(
+    /// What writes the state as it is now.
+    fn checkpoint(
         &mut self,
-        folder: &Path,
-        step: u64,
-        samples: &[u64],
-        loss: f64,
-        norm: f64,
-    ) -> Result<(PathBuf, PathBuf), TrainerError> {
+    ) -> Result<impl FnOnce(&Path) -> Result<(), TrainerError> + Send + use<>, TrainerError> {
         self.write_classifier()?;
-        fs::create_dir_all(folder).map_err(failed("create", folder))?;
-        let checkpoint = match &self.saved {
-            Some(saved) if saved.ends_with(folder_name(step - 1)) => saved.clone(),
-            _ => self.save_in(&CheckpointStore::new(folder, &self.progress.run))?,
-        };
-        let images: Vec<String> =
-            samples.iter().map(|&sample| self.data.train.name(sample as usize)).collect();
-        // JSON has no NaN, so these two are texts.
-        let report = json!({
-            "step": step, "samples": samples, "images": images, "loss": loss.to_string(),
-            "gradient_norm": norm.to_string(), "checkpoint": checkpoint,
-            "settings": self.progress.identity,
-        });
-        let path = folder.join(format!("step-{step:08}.json"));
-        fs::write(&path, format!("{report:#}\n")).map_err(failed("write", &path))?;
-        Ok((path, checkpoint))
-    }
-
-    fn prefetch(&self) -> Result<Prefetch, TrainerError> {
-        let run = &self.config.run;
-        let maker = BatchMaker {
-            dataset: self.data.train.clone(),
-            plan: self.plan,
-            augmentation: self.config.augmentation(),
-            channels: run.model.num_channels,
-            grid: run.model.grid(),
-            masking: (MaskRatio::constant(run.model.mask_ratio), run.mask_strategy.clone()),
-            seed: run.seed,
-            on_bad: run.on_bad_sample,
-        };
-        let per_update = self.plan.batches_per_update();
-        let batches = self.progress.step * per_update..self.total_steps() * per_update;
-        Prefetch::start(maker.into(), batches, run.workers)
-    }
-
-    fn total_steps(&self) -> u64 {
-        self.config.run.epochs * self.plan.updates_per_epoch()
+        let (model, head) = (self.model.clone(), self.head.clone());
+        let (progress, processor) =
+            (self.course.progress.clone(), self.config.run.processor.to_json());
+        Ok(move |folder: &Path| {
+            write_progress(folder, &progress)?;
+            let path = folder.join(PREPROCESSOR_FILE);
+            fs::write(&path, processor).map_err(failed("write", &path))?;
+            save_pretrained(&model, folder)?;
+            head.write(&folder.join(PROBE_FILE))
+        })
     }
 }

@@ -1,12 +1,40 @@
-//! Which checkpoint a run goes on from.
+//! Where a run begins.
 
 use std::path::PathBuf;
 
+use serde_json::Value;
+
+use super::config::differences;
 use super::{Resume, RunConfig};
-use crate::{Event, TrainerError, checkpoint};
+use crate::checkpoint::{self, Progress, read_progress, text_hash};
+use crate::{Event, TrainerError};
+
+/// The checkpoint to go on from, if any, whose settings are those of `identity`, and how far the run is.
+pub(super) fn begin(
+    config: &RunConfig,
+    identity: Value,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<(Option<PathBuf>, Progress), TrainerError> {
+    let Some(folder) = config.team.ask_leader(|| find_checkpoint(config, on_event))? else {
+        return Ok((None, Progress::new(new_run_name(), identity)));
+    };
+    let progress = read_progress(&folder)?;
+    let differences = differences(&progress.identity, &identity);
+    if !differences.is_empty() && !config.override_settings {
+        return Err(TrainerError::OtherSettings { folder, differences });
+    }
+    Ok((Some(folder), Progress { identity, ..progress }))
+}
+
+/// A name that no other run has; it decides nothing but which checkpoints rotation may remove.
+fn new_run_name() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanoseconds = now.map_or(0, |now| now.as_nanos());
+    text_hash(&format!("{nanoseconds} {}", std::process::id()))[..16].to_owned()
+}
 
 /// The checkpoint to resume from, if any.
-pub(super) fn find_checkpoint(
+fn find_checkpoint(
     config: &RunConfig,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<PathBuf>, TrainerError> {

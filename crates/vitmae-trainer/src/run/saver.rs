@@ -1,16 +1,18 @@
-//! Checkpoints written on a thread of their own while training goes on.
+//! Checkpoints written on a thread of their own while training goes on. What is in them is the caller's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use crate::checkpoint::{CheckpointStore, Snapshot};
-use crate::{Event, Trainable, TrainerError};
+use super::RunConfig;
+use crate::checkpoint::{CheckpointStore, Progress, folder_name, text_hash};
+use crate::{Event, TrainerError};
 
-/// Writes one snapshot at a time; one failure is a warning, two in a row are an error.
+/// Writes one checkpoint at a time; one failure is a warning, two in a row are an error.
 pub(super) struct Saver {
     store: CheckpointStore,
     config_hash: String,
     keep_last: usize,
+    leads: bool,
     pending: Option<Pending>,
     failed_before: bool,
     newest: Option<PathBuf>,
@@ -22,21 +24,33 @@ struct Pending {
 }
 
 impl Saver {
-    pub(super) fn new(store: CheckpointStore, config_hash: String, keep_last: usize) -> Saver {
-        Saver { store, config_hash, keep_last, pending: None, failed_before: false, newest: None }
+    /// For the run of `progress`.
+    pub(super) fn new(config: &RunConfig, progress: &Progress) -> Saver {
+        Saver {
+            store: CheckpointStore::new(&config.output_dir, &progress.run),
+            config_hash: text_hash(&progress.identity.to_string()),
+            keep_last: config.keep_last,
+            leads: config.team.leads(),
+            pending: None,
+            failed_before: false,
+            newest: None,
+        }
     }
 
-    /// Starts writing `snapshot`, after the one before it is done.
+    /// Starts writing the checkpoint of `step` by `write`, after the one before it is done, where this process leads.
     pub(super) fn start(
         &mut self,
-        snapshot: Snapshot<impl Trainable>,
+        step: u64,
+        write: impl FnOnce(&Path) -> Result<(), TrainerError> + Send + 'static,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         self.finish(on_event)?;
+        if !self.leads {
+            return Ok(());
+        }
         let (store, hash, keep) = (self.store.clone(), self.config_hash.clone(), self.keep_last);
-        let step = snapshot.step();
         let write = move || {
-            let folder = store.save(step, &hash, |folder| snapshot.write(folder))?;
+            let folder = store.save(step, &hash, write)?;
             store.rotate(step, keep)?;
             Ok(folder)
         };
@@ -47,7 +61,7 @@ impl Saver {
         Ok(())
     }
 
-    /// Waits for the snapshot that is being written and reports what became of it.
+    /// Waits for the checkpoint that is being written and reports what became of it.
     pub(super) fn finish(
         &mut self,
         on_event: &mut dyn FnMut(Event<'_>),
@@ -71,15 +85,24 @@ impl Saver {
         }
     }
 
-    /// Writes the last snapshot of a run; here a failure is an error at once.
-    pub(super) fn last(
+    /// The checkpoint of a run that ends after `step` updates: the newest, or the one it went on from, or a last one by `write`. Here
+    /// a failure is an error at once.
+    pub(super) fn conclude(
         &mut self,
-        snapshot: Snapshot<impl Trainable>,
+        step: u64,
+        resumed_from: Option<&PathBuf>,
+        write: impl FnOnce(&Path) -> Result<(), TrainerError>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<PathBuf, TrainerError> {
         self.finish(on_event)?;
-        let step = snapshot.step();
-        let folder = self.store.save(step, &self.config_hash, |folder| snapshot.write(folder))?;
+        let on_disk = self.newest.as_ref().or(resumed_from);
+        if let Some(folder) = on_disk.filter(|folder| folder.ends_with(folder_name(step))) {
+            return Ok(folder.clone());
+        }
+        if !self.leads {
+            return Ok(self.store.folder().join(folder_name(step)));
+        }
+        let folder = self.store.save(step, &self.config_hash, write)?;
         self.store.rotate(step, self.keep_last)?;
         on_event(Event::Saved { folder: folder.clone(), step });
         Ok(folder)
@@ -88,16 +111,6 @@ impl Saver {
     /// Where checkpoints go.
     pub(super) fn store(&self) -> &CheckpointStore {
         &self.store
-    }
-
-    /// The hash that goes into every manifest.
-    pub(super) fn config_hash(&self) -> &str {
-        &self.config_hash
-    }
-
-    /// The newest checkpoint that was written and finished.
-    pub(super) fn newest(&self) -> Option<&PathBuf> {
-        self.newest.as_ref()
     }
 }
 

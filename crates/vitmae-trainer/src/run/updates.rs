@@ -52,17 +52,13 @@ impl<T: Task> Run<'_, T> {
         let (mut losses, mut samples, mut batches) = (Vec::new(), Vec::new(), Vec::new());
         let mut scored = Vec::new();
         let mut data_seconds = 0.0;
-        let (team, accumulation) = (&self.config.team, self.plan.accumulation);
+        let accumulation = self.course.plan.accumulation;
         for batch in 0..accumulation {
             let ready = match self.ready.take() {
                 Some(ready) => ready,
                 None => self.next_batch(prefetch),
             }?;
-            for bad in &team.gather(ready.bad.clone())?.concat() {
-                if team.leads() && self.bad_samples.record(bad)? {
-                    on_event(Event::BadSample(bad));
-                }
-            }
+            self.course.record_bad(&ready.bad, on_event)?;
             self.state.sums.last_batch = batch + 1 == accumulation;
             losses.push(self.accumulate(&ready)?);
             scored.extend(self.probe(&ready.samples)?);
@@ -74,10 +70,10 @@ impl<T: Task> Run<'_, T> {
                 self.ready = Some(self.next_batch(prefetch));
             }
         }
-        let epoch = self.plan.fractional_epoch(self.state.step());
-        let lr = self.config.schedule().at(epoch);
+        let epoch = self.course.plan.fractional_epoch(self.state.step());
+        let lr = self.course.config.schedule().at(epoch);
         let (losses, images) = self.state.shared(losses, samples.len() as u64)?;
-        let Update { step, gradient_norm } = self.state.update(lr, self.config.clip_grad)?;
+        let Update { step, gradient_norm } = self.state.update(lr, self.course.config.clip_grad)?;
         self.launched.push(Launched {
             step,
             epoch,
@@ -119,7 +115,7 @@ impl<T: Task> Run<'_, T> {
                 self.report(&update, loss, gradient_norm, seconds, on_event)?;
                 continue;
             }
-            let policy = self.config.nan_policy;
+            let policy = self.course.config.nan_policy;
             if policy == NanPolicy::Skip && self.skipped_in_a_row < SKIPS_IN_A_ROW {
                 self.skipped_in_a_row += 1;
                 self.report_skip(&update, loss, gradient_norm, on_event)?;
@@ -130,7 +126,7 @@ impl<T: Task> Run<'_, T> {
             {
                 return Ok(Some(back));
             }
-            return Err(dump::write(self, &update, loss, gradient_norm));
+            return Err(dump::of_run(self, &update, loss, gradient_norm));
         }
         Ok(None)
     }
@@ -144,29 +140,21 @@ impl<T: Task> Run<'_, T> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), TrainerError> {
         let Launched { step, epoch, lr, data_seconds, images, .. } = *update;
+        let (config, plan) = (self.course.config, self.course.plan);
         if self.state.probe.is_some() {
             // All report the same updates, so all are here.
             let own = update.scored.iter().map(|scored| Ok((scored.hits()?, scored.images())));
             let own = own.collect::<Result<Vec<_>, TrainerError>>()?;
-            for (hits, images) in self.config.team.gather(own)?.into_iter().flatten() {
-                self.progress.probed.hits += hits;
-                self.progress.probed.images += images;
+            for (hits, images) in config.team.gather(own)?.into_iter().flatten() {
+                self.course.progress.probed.hits += hits;
+                self.course.progress.probed.images += images;
             }
         }
-        self.progress.epoch_loss += loss;
-        self.progress.epoch_updates += 1;
-        self.last_loss = Some(loss);
-        let mut line = json!({
-            "kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr,
-            "gradient_norm": gradient_norm, "images_per_second": images as f64 / seconds,
-        });
-        if let (Some(_), Some(batch)) = (self.config.mask_ratio_end, update.batches.first()) {
-            let number = batch / self.plan.batches_per_update().max(1);
-            line["mask_ratio"] = self.config.mask_ratio(self.plan).at(number).into();
-        }
-        self.write_log(&line)?;
-        let total_steps = self.total_steps();
-        on_event(Event::Step(Step {
+        let number = update.batches.first().map(|batch| batch / plan.batches_per_update().max(1));
+        let number = number.filter(|_| config.mask_ratio_end.is_some());
+        let mask_ratio = number.map(|number| config.mask_ratio(plan).at(number));
+        let total_steps = self.course.total_steps();
+        let told = Step {
             step,
             total_steps,
             epoch,
@@ -176,10 +164,11 @@ impl<T: Task> Run<'_, T> {
             images,
             seconds,
             data_seconds,
-        }));
+        };
+        self.course.report(told, mask_ratio, on_event)?;
         for spike in self.spikes.look(loss, gradient_norm) {
             let Spike { what, value, usual } = spike;
-            self.write_log(&json!({
+            self.course.write_log(&json!({
                 "kind": "spike", "step": step, "what": what, "value": value, "usual": usual,
             }))?;
             on_event(Event::Spike { step, spike });
@@ -196,11 +185,10 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<(), TrainerError> {
         let step = update.step;
         // All see the same loss, so all are here.
-        let samples = self.config.team.gather(update.samples.clone())?.concat();
-        let name = |&sample: &u64| self.data.train.name(sample as usize);
-        let images: Vec<String> = samples.iter().map(name).collect();
+        let samples = self.course.config.team.gather(update.samples.clone())?.concat();
+        let images = self.course.names(&samples);
         // JSON has no NaN, so these two are texts.
-        self.write_log(&json!({
+        self.course.write_log(&json!({
             "kind": "skipped", "step": step, "loss": loss.to_string(),
             "gradient_norm": gradient_norm.to_string(), "images": images,
         }))?;
@@ -220,8 +208,8 @@ impl<T: Task> Run<'_, T> {
         mut batch: Batch,
         waited: f64,
     ) -> Result<Ready<T::Input>, TrainerError> {
-        let input = self.task.prepare(self.config, &mut batch)?;
-        let model = &self.config.model;
+        let input = self.task.prepare(self.course.config, &mut batch)?;
+        let model = &self.course.config.model;
         let (height, width) = model.image_size;
         let shape = [batch.samples.len(), model.num_channels, height, width];
         let pixels = Tensor::from_vec(&self.device, &shape, batch.pixels)?;
@@ -230,15 +218,16 @@ impl<T: Task> Run<'_, T> {
     }
 
     pub(super) fn accumulate(&mut self, batch: &Ready<T::Input>) -> Result<Tensor, TrainerError> {
-        let weight = self.weight() / self.plan.processes as f64;
-        let draws = (self.config.seed, batch.number);
+        let weight = self.weight() / self.course.plan.processes as f64;
+        let draws = (self.course.config.seed, batch.number);
         self.task.accumulate(&mut self.state, &batch.pixels, &batch.input, weight, draws)
     }
 
     /// Lets the classifier beside the model learn from the batch that was accumulated last, if there is one.
     fn probe(&mut self, samples: &[u64]) -> Result<Option<Scored>, TrainerError> {
-        let share = self.weight() / self.plan.processes as f64;
-        let (Some(classes), Some(probe)) = (&self.config.online_probe, &mut self.state.probe)
+        let share = self.weight() / self.course.plan.processes as f64;
+        let (Some(classes), Some(probe)) =
+            (&self.course.config.online_probe, &mut self.state.probe)
         else {
             return Ok(None);
         };
@@ -248,11 +237,11 @@ impl<T: Task> Run<'_, T> {
 
     /// The share of one batch in the loss of its update in this process.
     fn weight(&self) -> f64 {
-        1.0 / self.plan.accumulation as f64
+        1.0 / self.course.plan.accumulation as f64
     }
 
     /// Updates between two looks at their losses; the CPU has computed them by then anyway.
     pub(super) fn updates_at_once(&self) -> usize {
-        if self.device.is_cpu() { 1 } else { self.config.sync_every }
+        if self.device.is_cpu() { 1 } else { self.course.config.sync_every }
     }
 }

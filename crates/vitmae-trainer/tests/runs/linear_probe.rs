@@ -8,8 +8,8 @@ use vitmae_model::{Head, VitForImageClassification};
 use vitmae_tensor::Device;
 use vitmae_trainer::linear_probe::{ProbeGradient, ProbeHead};
 use vitmae_trainer::{
-    Datasets, Event, Lars, PROBE_FILE, ProbeConfig, RunConfig, StopFlag, Summary, TrainerError,
-    classify, train_probe,
+    Datasets, Event, Lars, PROBE_FILE, ProbeConfig, RunConfig, StopFlag, Summary, Team,
+    TrainerError, classify, train_probe,
 };
 use vitmae_weights::{LoadOptions, classifier_from_pretrained};
 
@@ -157,7 +157,9 @@ fn a_checkpoint_is_a_classifier_of_the_same_accuracy() {
         assert_eq!(model.config.extra["id2label"]["1"], "along");
         let labels = classes(10).labels;
         let processor = &config.run.processor;
-        let (loss, found) = classify(&model, &Stripes(10), Some(&labels), processor, 4).unwrap();
+        let team = Team::default();
+        let (loss, found) =
+            classify(&model, &Stripes(10), Some(&labels), processor, 4, &team).unwrap();
         let hits = found.iter().zip(&labels).filter(|(a, b)| a == b).count();
         assert_eq!(Some(hits as f64 / 10.0), judged.accuracy);
         assert_eq!(loss, judged.loss);

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use vitmae_image::{Image, ImageError, VitImageProcessor};
 use vitmae_layers::Param;
 use vitmae_model::{
     Head, Labels, Masking, ModelError, TrainOptions, VitForImageClassification,
@@ -12,11 +13,14 @@ use vitmae_model::{
 };
 use vitmae_tensor::{Device, Tensor};
 use vitmae_trainer::data::Dataset;
+use vitmae_trainer::features::{Pool, features};
+use vitmae_trainer::reconstruction::{even_masks, qualities};
 use vitmae_trainer::{
     Collective, Datasets, Event, NanPolicy, RunConfig, StopFlag, Summary, Team, TrainerError,
-    pretrain,
+    classify, pretrain,
 };
 
+use crate::finetuning::Stripes;
 use crate::guards::{blinding, flashes};
 use crate::tiny::{Waves, bits, config as tiny};
 
@@ -224,6 +228,73 @@ fn evaluation_by_several_is_that_of_one_to_the_bit() {
         assert_eq!(together.evaluation, alone.evaluation, "{size} processes");
     }
     assert_eq!(lines(folder.path(), "evaluation").len(), 4);
+}
+
+/// Counts how often each image is read.
+struct Counted {
+    images: Stripes,
+    reads: Mutex<Vec<usize>>,
+}
+
+impl Dataset for Counted {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+    fn load(&self, index: usize) -> Result<Image, ImageError> {
+        self.reads.lock().unwrap()[index] += 1;
+        self.images.load(index)
+    }
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+    fn fingerprint(&self) -> String {
+        self.images.fingerprint()
+    }
+}
+
+#[test]
+fn several_judge_each_image_once_and_find_what_one_does() {
+    let device = Device::cpu();
+    let model =
+        VitForImageClassification::new(crate::tiny::model(), Head::Cls, &device, 3).unwrap();
+    let mae = VitMaeForPreTraining::new(crate::tiny::model(), &device, 3).unwrap();
+    let (labels, processor) = (crate::finetuning::classes(13).labels, VitImageProcessor::default());
+    let masks = |sample| even_masks(0, sample as u64, 16, 12, 2);
+    type Judge<'a> = &'a (dyn Fn(&Counted, &Team) -> String + Sync);
+    let judges: [Judge<'_>; 3] = [
+        &|images, team| {
+            let found = classify(&model, images, Some(&labels), &processor, 2, team).unwrap();
+            assert!(found.0.is_finite() && found.1.len() == 13);
+            format!("{found:?}")
+        },
+        &|images, team| {
+            let (pool, mut told) = (Pool::Mean, 0);
+            let mut progress = |_| told += 1;
+            let found = features(&model.vit, images, &processor, pool, 2, team, &mut progress);
+            let found = found.unwrap();
+            // One of seven batches a turn.
+            assert_eq!(told, (7 - team.rank().min(7)).div_ceil(team.size()));
+            assert_eq!(found.len(), 13 * 16);
+            format!("{found:?}")
+        },
+        &|images, team| {
+            let found =
+                qualities(&mae, images, &processor, (&masks, 16), team, &mut |_| {}).unwrap();
+            assert_eq!(found.len(), 13);
+            format!("{found:?}")
+        },
+    ];
+    for judge in judges {
+        let counted = || Counted { images: Stripes(13), reads: Mutex::new(vec![0; 13]) };
+        let alone = judge(&counted(), &Team::default());
+        // Seven batches of two: the last of eight processes has none.
+        for size in [2, 3, 8] {
+            let images = counted();
+            let found = by(size, |team| judge(&images, &team));
+            assert!(found.iter().all(|found| *found == alone), "{size} processes: {found:?}");
+            assert_eq!(*images.reads.lock().unwrap(), [1; 13], "{size} processes");
+        }
+    }
 }
 
 #[test]

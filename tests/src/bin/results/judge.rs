@@ -11,7 +11,8 @@ use vitmae_trainer::features::{Pool, features};
 use vitmae_trainer::knn::{KnnOptions, knn};
 use vitmae_trainer::linear_probe::{Labelled, linear_probe};
 use vitmae_trainer::{
-    Classes, Confusion, Datasets, Event, FinetuneConfig, RunConfig, StopFlag, classify, finetune,
+    Classes, Confusion, Datasets, Event, FinetuneConfig, RunConfig, StopFlag, Team, classify,
+    finetune,
 };
 
 use crate::digits::Digits;
@@ -60,8 +61,9 @@ impl Judge<'_> {
         epochs: u64,
     ) -> Result<Judged> {
         let (train, test) = (&self.train, &self.test);
+        let team = Team::default();
         let of = |digits: &Digits| {
-            features(encoder, digits, &self.processor, Pool::Mean, 64, &mut |_| {})
+            features(encoder, digits, &self.processor, Pool::Mean, 64, &team, &mut |_| {})
         };
         let (train_features, test_features) = (of(train)?, of(test)?);
         let labelled = || Labelled { features: &train_features, labels: &train.labels };
@@ -98,7 +100,8 @@ impl Judge<'_> {
                 eprintln!("{name}: fine-tuning epoch {epoch}, loss {train_loss:.4}");
             }
         })?;
-        let found = classify(&summary.model, &self.test, None, &config.run.processor, 64)?.1;
+        let (model, processor) = (&summary.model, &config.run.processor);
+        let found = classify(model, &self.test, None, processor, 64, &Team::default())?.1;
         Ok(Confusion::new(10, &self.test.labels, &found).accuracy())
     }
 }
