@@ -16,6 +16,7 @@ mod gpu {
     pub(crate) mod cross_entropy;
     pub(crate) mod decoder_assembly;
     pub(crate) mod dropout;
+    pub(crate) mod ema;
     pub(crate) mod encoder_assembly;
     pub(crate) mod gather;
     pub(crate) mod gemm;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         }
     }
     adamw::bench(&mut criterion, &device);
+    ema::bench(&mut criterion, &device);
     interpolation::bench(&mut criterion, &device);
     criterion.final_summary();
     ExitCode::SUCCESS

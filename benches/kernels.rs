@@ -9,6 +9,7 @@ mod kernels {
     pub(crate) mod attention;
     pub(crate) mod decoder_assembly;
     pub(crate) mod dropout;
+    pub(crate) mod ema;
     pub(crate) mod encoder_assembly;
     pub(crate) mod gather;
     pub(crate) mod gemm;
@@ -24,7 +25,7 @@ criterion_group! {
     name = benches;
     config = vitmae_benches::criterion();
     targets = activation::bench, adamw::bench, attention::bench, decoder_assembly::bench, dropout::bench,
-        encoder_assembly::bench, gather::bench, gemm::bench, layer_norm::bench, loss::bench, norm::bench,
-        patches::bench, reduce::bench
+        ema::bench, encoder_assembly::bench, gather::bench, gemm::bench, layer_norm::bench, loss::bench,
+        norm::bench, patches::bench, reduce::bench
 }
 criterion_main!(benches);

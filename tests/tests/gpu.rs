@@ -12,6 +12,7 @@ mod gpu {
     mod decoder_assembly;
     pub(crate) mod device;
     mod dropout;
+    mod ema;
     mod encoder_assembly;
     mod failures;
     mod gather;

@@ -8,6 +8,7 @@ mod kernels {
     mod cross_entropy;
     mod decoder_assembly;
     mod dropout;
+    mod ema;
     mod encoder_assembly;
     mod gather;
     mod gemm;

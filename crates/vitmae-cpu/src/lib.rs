@@ -23,6 +23,7 @@ mod bf16;
 pub mod cross_entropy;
 pub mod decoder_assembly;
 pub mod dropout;
+pub mod ema;
 pub mod encoder_assembly;
 pub mod gather;
 pub mod gemm;

@@ -28,6 +28,7 @@ pub mod cross_entropy;
 pub mod decoder_assembly;
 mod device;
 pub mod dropout;
+pub mod ema;
 pub mod encoder_assembly;
 mod error;
 pub mod gather;

@@ -14,6 +14,7 @@ mod attention;
 mod cross_entropy;
 mod decoder_assembly;
 mod dropout;
+mod ema;
 mod encoder_assembly;
 mod gather;
 mod interpolation;
@@ -33,6 +34,7 @@ pub use decoder_assembly::{
     decoder_assembly_backward_visible,
 };
 pub use dropout::{Dropout, Stream, drop_path, drop_path_backward, dropout, dropout_backward};
+pub use ema::{EmaParameter, ema};
 pub use encoder_assembly::{
     encoder_assembly, encoder_assembly_backward_cls, encoder_assembly_backward_positions,
     encoder_assembly_backward_tokens,

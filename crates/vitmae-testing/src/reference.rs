@@ -13,6 +13,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod decoder_assembly;
 pub mod dropout;
+pub mod ema;
 pub mod encoder_assembly;
 pub mod gather;
 pub mod interpolation;

@@ -4,12 +4,11 @@
 //!
 //! Source: `ModelEmaV2` of timm, by name and rule only.
 
-use rayon::prelude::*;
-use vitmae_layers::Param;
+use vitmae_tensor::{Tensor, ops};
 
 use crate::{Trainable, TrainerError};
 
-/// A second model whose weights follow those of the one in training.
+/// A second model whose weights follow those of the one in training, on the same device.
 #[derive(Clone, Debug)]
 pub struct Ema<M> {
     /// The averaged model.
@@ -22,39 +21,29 @@ impl<M: Trainable> Ema<M> {
     /// Starts as a copy of `model`.
     ///
     /// # Errors
-    /// [`TrainerError::Setting`] if `decay` is outside its range, or `model` on a GPU: weights would cross to the host and
-    /// back in every update.
+    /// [`TrainerError::Setting`] if `decay` is outside its range.
     pub fn new(model: &M, decay: f64) -> Result<Ema<M>, TrainerError> {
         if !(0.0..1.0).contains(&decay) {
             let (key, found, expected) = ("model_ema_decay", decay.to_string(), RANGE);
             return Err(TrainerError::Setting { key, found, expected });
         }
-        if !model.device().is_cpu() {
-            let (key, found) = ("model_ema", format!("on for {}", model.device()));
-            let expected = "off on a GPU, since averages of weights are made on the CPU alone";
-            return Err(TrainerError::Setting { key, found, expected });
-        }
         Ok(Ema { model: model.clone(), decay })
     }
 
-    /// Moves the average towards `model`. Frozen parameters stay.
+    /// Moves the average towards `model`, unless `scale`, one value, is 0: the update then had no effect. Frozen parameters stay.
     ///
     /// # Errors
     /// [`TrainerError::Tensor`], which a model of the same sizes never gives.
-    pub fn update(&mut self, model: &M) -> Result<(), TrainerError> {
-        let decay = self.decay;
-        let mut pairs: Vec<(&mut Param, &Param)> =
-            self.model.parameters_mut().into_iter().zip(model.parameters()).collect();
-        pairs.retain(|(_, parameter)| parameter.trainable);
-        pairs.into_par_iter().try_for_each(|(average, parameter)| {
-            let mut values = average.value.to_vec()?;
-            for (value, w) in values.iter_mut().zip(parameter.value.to_vec()?) {
-                // In f32 the factors would not add to 1, which a decay near 1 shows in the average.
-                *value = (decay * f64::from(*value) + (1.0 - decay) * f64::from(w)) as f32;
-            }
-            average.set(&values)?;
-            Ok(())
-        })
+    pub fn update(&mut self, model: &M, scale: &Tensor) -> Result<(), TrainerError> {
+        let pairs = self.model.parameters_mut().into_iter().zip(model.parameters());
+        let trained = pairs.filter(|(_, parameter)| parameter.trainable);
+        let mut trained: Vec<_> = trained
+            .map(|(average, parameter)| ops::EmaParameter {
+                average: &mut average.value,
+                value: &parameter.value,
+            })
+            .collect();
+        Ok(ops::ema(&mut trained, scale, self.decay)?)
     }
 }
 

@@ -122,10 +122,8 @@ impl<M: Trainable> TrainState<M> {
         }
         self.optimizer.step(self.model.parameters_mut(), lr, &self.scale)?;
         self.model.zero_grad();
-        if let Some(ema) = &mut self.ema
-            && self.scale.item()? != 0.0
-        {
-            ema.update(&self.model)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.model, &self.scale)?;
         }
         if self.forgets {
             self.scale = Tensor::from_slice(self.model.device(), &[], &[1.0])?;

@@ -102,10 +102,12 @@ fn the_demos_model_trains_in_bf16_as_on_the_cpu() {
 fn trains_as_on_the_cpu(precision: Precision, [of_loss, of_norm]: [f64; 2]) {
     let on = |device: &Device| {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = RunConfig { precision, ..config(folder.path()) };
+        let config = RunConfig { precision, model_ema: Some(0.9), ..config(folder.path()) };
         let (steps, summary) = run(&config, device);
         let summary = summary.unwrap_or_else(|error| panic!("{error}"));
-        assert!(summary.checkpoint.join("model.safetensors").is_file());
+        for file in ["model.safetensors", "ema/model.safetensors"] {
+            assert!(summary.checkpoint.join(file).is_file(), "{file}");
+        }
         assert_eq!(steps.len(), STEPS);
         steps
     };

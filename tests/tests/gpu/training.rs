@@ -7,7 +7,7 @@ use vitmae_tensor::ops::{AdamWParameter, Precision};
 use vitmae_tensor::{Device, Tensor};
 use vitmae_testing::close::{Tolerance, assert_close};
 use vitmae_testing::draws::Draws;
-use vitmae_trainer::{AdamWOptions, TrainState};
+use vitmae_trainer::{AdamWOptions, Ema, TrainState};
 
 /// Images of a batch.
 const BATCH: usize = 4;
@@ -140,6 +140,38 @@ fn twenty_training_steps_equal_the_cpus() {
     assert_close("moments", &gpu.3, &cpu.3, Tolerance::new(1e-5, 1e-3));
     let moved = cpu.1.iter().zip(&cpu.2).filter(|(a, b)| (*a - *b).abs() > 5e-3).count();
     assert!(moved > cpu.1.len() / 2, "only {moved} of {} parameters moved", cpu.1.len());
+}
+
+#[test]
+fn the_average_of_the_weights_equals_the_cpus() {
+    let config = config();
+    let on = |device: Device| {
+        let mut draws = Draws::new(6);
+        let model = VitMaeForPreTraining::new(config.clone(), &device, 3).unwrap();
+        let mut state = TrainState::new(model, AdamWOptions::default()).unwrap();
+        state.ema = Some(Ema::new(&state.model, 0.9).unwrap());
+        let values = |model: &VitMaeForPreTraining| -> Vec<f32> {
+            model.parameters().iter().flat_map(|p| of_gradient(p)).collect()
+        };
+        let mut step = |state: &mut TrainState, factor: f32| {
+            let mut batch = Batch::new(&config, &mut draws);
+            batch.pixels.iter_mut().for_each(|value| *value *= factor);
+            let pixels = batch.pixels(&config, &device);
+            state.train_step(&pixels, &batch.masking, 1e-3).unwrap().item().unwrap()
+        };
+        for _ in 0..STEPS {
+            assert!(step(&mut state, 1.0).is_finite());
+        }
+        let average = values(&state.ema.as_ref().unwrap().model);
+        assert!(!step(&mut state, 1e36).is_finite());
+        let after = values(&state.ema.as_ref().unwrap().model);
+        assert_eq!(after, average, "an update without effect moved it");
+        (average, values(&state.model))
+    };
+    let ((gpu, _), (cpu, weights)) = (on(device()), on(Device::cpu()));
+    assert_close("average", &gpu, &cpu, Tolerance::new(1e-5, 0.0));
+    let apart = cpu.iter().zip(&weights).filter(|(a, b)| (*a - *b).abs() > 1e-3).count();
+    assert!(apart > cpu.len() / 2, "only {apart} of {} differ from the weights", cpu.len());
 }
 
 /// A value that lies between two of bf16 goes to either side by its last bits, which differ between devices, so losses are

@@ -7,8 +7,8 @@ use vitmae_kernels::activation::{self, Activation};
 use vitmae_kernels::gemm::{self, MatRef, Strategy};
 use vitmae_kernels::{
     Array, Capabilities, Client, Dropout, Dtype, Ids, KernelError, adamw, attention, convert,
-    cross_entropy, decoder_assembly, dropout, encoder_assembly, gather, interpolation, layer_norm,
-    linear, loss, norm, patches, reduce,
+    cross_entropy, decoder_assembly, dropout, ema, encoder_assembly, gather, interpolation,
+    layer_norm, linear, loss, norm, patches, reduce,
 };
 
 use crate::paper::{self, Compiled};
@@ -67,7 +67,8 @@ const CALLS: [Call; 15] = [
     ("patches", call_patches),
     ("reduce", call_reduce),
 ];
-const F32_CALLS: [Call; 2] = [("adamw", call_adamw), ("interpolation", call_interpolation)];
+const F32_CALLS: [Call; 3] =
+    [("adamw", call_adamw), ("ema", call_ema), ("interpolation", call_interpolation)];
 
 /// Calls every operation (or `only` one) on a device of `target` and returns what was compiled.
 pub(crate) fn compile(target: Target, only: Option<&str>) -> Vec<Compiled> {
@@ -356,6 +357,13 @@ fn call_adamw(desk: &Desk) {
         .map(|[value, gradient, m, v]| adamw::Parameter { value, gradient, m, v, settings })
         .collect();
     adamw::step(&desk.client, &parameters, &desk.f32(1));
+}
+
+fn call_ema(desk: &Desk) {
+    let arrays: Vec<[Array; 2]> = (0..12).map(|_| [(); 2].map(|()| desk.f32(H * D))).collect();
+    let parameters: Vec<_> =
+        arrays.iter().map(|[average, value]| ema::Parameter { average, value }).collect();
+    ema::step(&desk.client, &parameters, &desk.f32(1), 0.9999);
 }
 
 fn call_interpolation(desk: &Desk) {
