@@ -201,7 +201,7 @@ fn one_of_several_processes_is_refused_by_a_build_for_one() {
     let place = Workplace::new(8);
     Call::of(with_size(place.pretrain("one", &["-q"]), "1")).succeeded();
     let call = Call::of(with_size(place.pretrain("four", &[]), "4"));
-    call.failed(2, "this is one of 4 processes, but this build cannot train with several");
+    call.failed(2, "this is one of 4 processes, but this build cannot work with several");
     assert!(!place.path("four").exists());
     let call = Call::of(place.pretrain("four", &["--world_size", "4"]));
     call.failed(2, "`--world-size` is 4, but 1 is running");
