@@ -9,7 +9,7 @@ use vitmae_weights::{WeightsError, write_atomically};
 
 use crate::exit;
 
-/// A line of results on stdout: [`print`] of a format and its arguments.
+/// A line of results on stdout: [`print()`] of a format and its arguments.
 macro_rules! outln {
     ($($part:tt)*) => { $crate::output::print(format_args!($($part)*)) };
 }
