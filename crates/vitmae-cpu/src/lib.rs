@@ -1,7 +1,8 @@
 //! CPU kernels for masked autoencoders over plain slices: GEMM, attention, layer norm and the rest,
 //! forward and backward.
 //!
-//! One operation is one file. Matrices are row-major `f32`; outputs are the last arguments. Letters:
+//! One operation is one file. Matrices are row-major `f32`, or bf16 where a signature says [`values::Values`]; outputs are
+//! the last arguments. Letters:
 //! `B` batch, `N` tokens or rows, `D` width, `A` heads, `C` channels, `L` patches, `K` kept patches.
 //!
 //! **Numbers do not depend on the number of threads.** Work runs on the current Rayon pool; each
@@ -39,3 +40,4 @@ pub mod random;
 pub mod reduce;
 mod scratch;
 mod simd;
+pub mod values;
