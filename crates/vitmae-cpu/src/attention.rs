@@ -169,7 +169,7 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
             scores.iter_mut().zip(keep).for_each(|(score, keep)| *score *= *keep);
         }
 
-        let weights = MatRef::strided(scores, block.len(), tokens, ld, 1);
+        let weights = MatRef::strided(&*scores, block.len(), tokens, ld, 1);
         small.multiply(weights, values, width, product, false, packed);
         for ((i, product), inverse) in block.zip(product.chunks_exact(width)).zip(inverse) {
             // SAFETY: each task owns the columns of its head.

@@ -10,8 +10,9 @@
 //! multiples of the k-block; the chain does not depend on how rows and columns are shared out, so the
 //! result is bit-identical at any number of threads.
 //!
-//! Matrices are f32 in memory, whatever the [`Precision`]: bf16 comes about while packing. Which instructions
-//! multiply is chosen at run time (`gemm/method.rs`).
+//! Matrices are f32 in memory, whatever the [`Precision`], or bf16: f32 is rounded while packing. A `C` in bf16 is summed
+//! and finished beside it, strip by strip, and rounded once. Which instructions multiply is chosen at run time
+//! (`gemm/method.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -21,6 +22,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod dot;
+mod end;
 mod int8;
 mod kernel;
 mod method;
@@ -32,11 +34,14 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod words;
 
-use crate::activation::{self, Activation};
+use crate::activation::Activation;
+use crate::bf16;
 use crate::parallel::{self, SharedMut};
 use crate::scratch;
+use crate::values::{Values, ValuesMut};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::chains as amx_chains;
+use end::{End, Sums};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use int8::has_vnni;
 pub use int8::{QuantisedB, gemm_int8};
@@ -54,13 +59,15 @@ const TASKS: usize = 2;
 /// Words of `A` packed at a time, about, and the fewest rows: `B` is packed again for the next ones.
 const A_WORDS: usize = 4 << 20;
 const MIN_ROWS: usize = 512;
+/// Columns that are summed beside a `C` in bf16 at a time: their sums stay in the second-level cache.
+const STRIP: usize = 256;
 /// Words of `A` that a task packs, at least.
 const TASK_WORDS: usize = 32 * 1024;
 
 /// A view of a matrix inside a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {
-    data: &'a [f32],
+    data: Values<'a>,
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -72,7 +79,8 @@ impl<'a> MatRef<'a> {
     ///
     /// # Panics
     /// If `data` does not have exactly `rows · cols` elements.
-    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub fn row_major(data: impl Into<Values<'a>>, rows: usize, cols: usize) -> Self {
+        let data = data.into();
         assert_eq!(data.len(), rows * cols, "gemm: a {rows}x{cols} matrix");
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
@@ -82,12 +90,13 @@ impl<'a> MatRef<'a> {
     /// # Panics
     /// If the last element lies outside `data`.
     pub fn strided(
-        data: &'a [f32],
+        data: impl Into<Values<'a>>,
         rows: usize,
         cols: usize,
         row_stride: usize,
         col_stride: usize,
     ) -> Self {
+        let data = data.into();
         let last = (rows.max(1) - 1) * row_stride + (cols.max(1) - 1) * col_stride;
         assert!(rows * cols == 0 || last < data.len(), "gemm: strided {rows}x{cols} matrix");
         Self { data, rows, cols, row_stride, col_stride }
@@ -103,18 +112,45 @@ impl<'a> MatRef<'a> {
             ..self
         }
     }
+
+    /// The values, of which the caller knows that they are f32.
+    fn f32(&self) -> &'a [f32] {
+        match self.data {
+            Values::F32(data) => data,
+            Values::Bf16(_) => unreachable!("gemm: bf16 where f32 is packed"),
+        }
+    }
+
+    /// Some rows in f32, side by side in `wide`.
+    fn widened<'w>(&self, rows: Range<usize>, wide: &'w mut [f32]) -> MatRef<'w> {
+        let Values::Bf16(data) = self.data else { unreachable!("gemm: only bf16 is widened") };
+        let (rows_len, cols) = (rows.len(), self.cols);
+        if self.col_stride == 1 {
+            for (row, wide) in rows.zip(wide.chunks_exact_mut(cols.max(1))) {
+                bf16::widen(&data[row * self.row_stride..][..cols], wide);
+            }
+            MatRef::row_major(&*wide, rows_len, cols)
+        } else {
+            for (col, wide) in (0..cols).zip(wide.chunks_exact_mut(rows_len.max(1))) {
+                for (row, wide) in rows.clone().zip(wide) {
+                    *wide = data[row * self.row_stride + col * self.col_stride].to_f32();
+                }
+            }
+            MatRef::row_major(&*wide, cols, rows_len).transposed()
+        }
+    }
 }
 
 /// What happens to `C` after the product, while it is still in cache: `+ bias`, then the activation, then
-/// `+ residual`.
+/// `+ residual`. In bf16 the argument of the activation is rounded, kept or not.
 #[derive(Default)]
 pub struct Epilogue<'a> {
     /// `[n]`, added to every row.
     pub bias: Option<&'a [f32]>,
     /// The activation.
     pub activation: Option<Activation>,
-    /// Where to keep its argument for the backward pass, `[m, n]`; not written without an activation.
-    pub pre: Option<&'a mut [f32]>,
+    /// Where to keep its argument for the backward pass, `[m, n]`, of the type of `C`; not written without an activation.
+    pub pre: Option<ValuesMut<'a>>,
     /// `[m, n]`, added last.
     pub residual: Option<&'a [f32]>,
 }
@@ -131,24 +167,30 @@ pub enum Precision {
 /// `C = A·B` (`accumulate`: `C += A·B`), then the epilogue. `C` is row-major `[m, n]`.
 ///
 /// # Panics
-/// If the sizes do not fit together.
-pub fn gemm(
+/// If the sizes do not fit together, or if a `C` in bf16 is to be added to.
+pub fn gemm<'c>(
     precision: Precision,
     a: MatRef,
     b: MatRef,
-    c: &mut [f32],
+    c: impl Into<ValuesMut<'c>>,
     accumulate: bool,
     epilogue: Epilogue,
 ) {
-    gemm_by(Method::of(precision), a, Right::from(b), c, accumulate, epilogue);
+    gemm_by(Method::of(precision), a, Right::from(b), c.into(), accumulate, epilogue);
 }
 
 /// [`gemm`] with a matrix `B` that was packed before.
 ///
 /// # Panics
-/// If the sizes do not fit together.
-pub fn gemm_packed(a: MatRef, b: &PackedB, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
-    gemm_by(b.method, a, Right::from(b), c, accumulate, epilogue);
+/// As [`gemm`].
+pub fn gemm_packed<'c>(
+    a: MatRef,
+    b: &PackedB,
+    c: impl Into<ValuesMut<'c>>,
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
+    gemm_by(b.method, a, Right::from(b), c.into(), accumulate, epilogue);
 }
 
 /// [`gemm`] by a certain method.
@@ -156,23 +198,21 @@ fn gemm_by(
     method: Method,
     a: MatRef,
     b: Right,
-    c: &mut [f32],
+    c: ValuesMut,
     accumulate: bool,
     epilogue: Epilogue,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.n);
     assert_eq!(b.k, k, "gemm: rows of B");
     assert_eq!(c.len(), m * n, "gemm: C is {m}x{n}");
-    let epilogue = SharedEpilogue::new(epilogue, m, n);
+    assert!(!accumulate || matches!(c, ValuesMut::F32(_)), "gemm: sums in bf16");
     if m * n == 0 {
         return;
     }
-    if k == 0 && !accumulate {
-        c.fill(0.0);
-    }
+    let end = End::new(c, epilogue, n);
     let k_blocks = method.words(k).div_ceil(K_BLOCK).max(1);
     let k_block = k.div_ceil(k_blocks).next_multiple_of(method.k_step()).max(1);
-    let product = Product { method, a, b, c: SharedMut::new(c), accumulate, k_block, epilogue };
+    let product = Product { method, a, b, accumulate, k_block, end };
     let parts = m.div_ceil((A_WORDS / method.words(k).max(1)).max(MIN_ROWS));
     let part = m.div_ceil(parts).next_multiple_of(method.mr());
     let mut packed_a = scratch::take(method.packed_a_len(part.min(m), k));
@@ -188,10 +228,9 @@ struct Product<'a> {
     method: Method,
     a: MatRef<'a>,
     b: Right<'a>,
-    c: SharedMut,
     accumulate: bool,
     k_block: usize,
-    epilogue: SharedEpilogue<'a>,
+    end: End<'a>,
 }
 
 impl Product<'_> {
@@ -224,34 +263,56 @@ impl Product<'_> {
             let (of_task, cols) = grid.task(task);
             let mut scratch = scratch::take(self.b.scratch_len(method, cols.len()));
             let packed_b = self.b.packed(method, cols.clone(), &mut scratch);
+            let mut beside = scratch::take(self.end.sums_len(method.block_rows()));
             let _ready = method.begin();
             for first in of_task.clone().step_by(method.block_rows()) {
                 let block = first..(first + method.block_rows()).min(of_task.end);
                 let a = &packed_a[first * method.words(self.a.cols)..];
                 let c_rows = rows.start + block.start..rows.start + block.end;
-                self.multiply_block(c_rows.clone(), cols.clone(), a, packed_b);
-                self.epilogue.apply(self.c, c_rows, cols.clone(), n);
+                for strip in self.end.strips(cols.clone()) {
+                    let b = &packed_b[(strip.start - cols.start) * method.words(k)..];
+                    // SAFETY: this task alone has these rows and columns of C.
+                    unsafe {
+                        let sums = self.end.sums(c_rows.clone(), strip.clone(), &mut beside);
+                        self.multiply_block(c_rows.clone(), strip.clone(), a, b, sums);
+                        self.end.finish(sums, c_rows.clone(), strip);
+                    }
+                }
             }
         });
     }
 
     /// Multiplies a block of packed rows with packed columns, one k-block after the other.
-    fn multiply_block(&self, rows: Range<usize>, cols: Range<usize>, a: &[f32], b: &[f32]) {
-        let (method, k, n) = (self.method, self.a.cols, self.b.n);
+    ///
+    /// # Safety
+    /// The calling task alone has the sums of these rows and columns.
+    unsafe fn multiply_block(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        a: &[f32],
+        b: &[f32],
+        sums: Sums,
+    ) {
+        let (method, k) = (self.method, self.a.cols);
         let (mr, nr, words) = (method.mr(), method.nr(), method.words(k));
+        if k == 0 && !self.accumulate {
+            // SAFETY: the caller's promise.
+            (0..rows.len()).for_each(|i| unsafe { sums.row(i, cols.len()) }.fill(0.0));
+        }
         for k_start in (0..k).step_by(self.k_block) {
             let k_len = self.k_block.min(k - k_start);
             let skip = method.words(k_start);
             let add = self.accumulate || k_start > 0;
-            for col in cols.clone().step_by(nr) {
-                let b = &b[(col - cols.start) * words + nr * skip..];
-                for row in rows.clone().step_by(mr) {
-                    let height = mr.min(rows.end - row);
-                    let a = &a[(row - rows.start) * words + method.packed_a_len(height, k_start)..];
-                    let data = self.c.at(row * n + col);
-                    let width = nr.min(cols.end - col);
-                    let c = Corner { data, stride: n, rows: height, cols: width };
-                    // SAFETY: the calling task alone owns these rows and columns of C.
+            for col in (0..cols.len()).step_by(nr) {
+                let b = &b[col * words + nr * skip..];
+                for row in (0..rows.len()).step_by(mr) {
+                    let height = mr.min(rows.len() - row);
+                    let a = &a[row * words + method.packed_a_len(height, k_start)..];
+                    let data = sums.data.at(row * sums.stride + col);
+                    let width = nr.min(cols.len() - col);
+                    let c = Corner { data, stride: sums.stride, rows: height, cols: width };
+                    // SAFETY: the caller's promise.
                     unsafe { method.multiply(k_len, a, b, c, add) };
                 }
             }
@@ -300,55 +361,5 @@ impl Grid {
             part(self.rows, self.mr, task / self.cols[2]),
             part(self.cols, self.nr, task % self.cols[2]),
         )
-    }
-}
-
-/// An [`Epilogue`] that tasks can share.
-struct SharedEpilogue<'a> {
-    bias: Option<&'a [f32]>,
-    activation: Option<Activation>,
-    pre: Option<SharedMut>,
-    residual: Option<&'a [f32]>,
-}
-
-impl<'a> SharedEpilogue<'a> {
-    fn new(epilogue: Epilogue<'a>, m: usize, n: usize) -> Self {
-        if let Some(bias) = epilogue.bias {
-            assert_eq!(bias.len(), n, "gemm: bias");
-        }
-        if let Some(residual) = epilogue.residual {
-            assert_eq!(residual.len(), m * n, "gemm: residual");
-        }
-        let pre = epilogue.pre.map(|pre| {
-            assert_eq!(pre.len(), m * n, "gemm: argument of the activation");
-            SharedMut::new(pre)
-        });
-        let Epilogue { bias, activation, residual, .. } = epilogue;
-        Self { bias, activation, pre, residual }
-    }
-
-    /// Finishes a block of `C`, which has `n` columns in all.
-    fn apply(&self, c: SharedMut, rows: Range<usize>, cols: Range<usize>, n: usize) {
-        for row in rows {
-            let offset = row * n + cols.start;
-            // SAFETY: the calling task owns this part of C and of the kept arguments.
-            let c = unsafe { c.slice(offset, cols.len()) };
-            if let Some(bias) = self.bias {
-                c.iter_mut().zip(&bias[cols.clone()]).for_each(|(c, b)| *c += b);
-            }
-            match (self.activation, self.pre) {
-                (Some(activation), Some(pre)) => {
-                    // SAFETY: as above.
-                    let pre = unsafe { pre.slice(offset, cols.len()) };
-                    pre.copy_from_slice(c);
-                    activation::forward_slice(activation, pre, c);
-                }
-                (Some(activation), None) => activation::forward_in_place(activation, c),
-                (None, _) => {}
-            }
-            if let Some(residual) = self.residual {
-                c.iter_mut().zip(&residual[offset..]).for_each(|(c, r)| *c += r);
-            }
-        }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::gemm::{Epilogue, MatRef, PackedB, Precision, QuantisedB, gemm, gemm_int8, gemm_packed};
 use crate::reduce;
+use crate::values::{Values, ValuesMut};
 
 /// Sizes of a linear map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +24,13 @@ pub struct Shape {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward(
+pub fn forward<'x, 'y>(
     precision: Precision,
-    x: &[f32],
+    x: impl Into<Values<'x>>,
     weight: &[f32],
     epilogue: Epilogue,
     shape: Shape,
-    y: &mut [f32],
+    y: impl Into<ValuesMut<'y>>,
 ) {
     let Shape { rows, inputs, outputs } = shape;
     let x = MatRef::row_major(x, rows, inputs);
@@ -45,7 +46,14 @@ pub fn pack(precision: Precision, weight: &[f32], inputs: usize, outputs: usize)
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward_packed(x: &[f32], weight: &PackedB, epilogue: Epilogue, rows: usize, y: &mut [f32]) {
+pub fn forward_packed<'x, 'y>(
+    x: impl Into<Values<'x>>,
+    weight: &PackedB,
+    epilogue: Epilogue,
+    rows: usize,
+    y: impl Into<ValuesMut<'y>>,
+) {
+    let x = x.into();
     let inputs = x.len().checked_div(rows).unwrap_or(0);
     gemm_packed(MatRef::row_major(x, rows, inputs), weight, y, false, epilogue);
 }
@@ -62,7 +70,12 @@ pub fn quantise(weight: &[f32], inputs: usize, outputs: usize) -> QuantisedB {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn forward_int8(x: &[f32], weight: &QuantisedB, epilogue: Epilogue, y: &mut [f32]) {
+pub fn forward_int8<'x, 'y>(
+    x: impl Into<Values<'x>>,
+    weight: &QuantisedB,
+    epilogue: Epilogue,
+    y: impl Into<ValuesMut<'y>>,
+) {
     gemm_int8(x, weight, y, epilogue);
 }
 
@@ -70,12 +83,12 @@ pub fn forward_int8(x: &[f32], weight: &QuantisedB, epilogue: Epilogue, y: &mut 
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward_input(
+pub fn backward_input<'y, 'x>(
     precision: Precision,
-    dy: &[f32],
+    dy: impl Into<Values<'y>>,
     weight: &[f32],
     shape: Shape,
-    dx: &mut [f32],
+    dx: impl Into<ValuesMut<'x>>,
 ) {
     let Shape { rows, inputs, outputs } = shape;
     let dy = MatRef::row_major(dy, rows, outputs);
@@ -86,10 +99,10 @@ pub fn backward_input(
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward_weight(
+pub fn backward_weight<'y, 'x>(
     precision: Precision,
-    dy: &[f32],
-    x: &[f32],
+    dy: impl Into<Values<'y>>,
+    x: impl Into<Values<'x>>,
     shape: Shape,
     dweight: &mut [f32],
     accumulate: bool,

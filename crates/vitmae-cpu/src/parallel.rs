@@ -43,6 +43,11 @@ impl<T> SharedMut<T> {
         self.0.wrapping_add(offset)
     }
 
+    /// The same elements from `offset` on.
+    pub(crate) fn after(self, offset: usize) -> Self {
+        Self(self.at(offset))
+    }
+
     /// The `len` elements from `offset`.
     ///
     /// # Safety

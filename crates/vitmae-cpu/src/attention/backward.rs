@@ -97,11 +97,11 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
 
         let add = first > 0;
         small.pack(&douts, douts_b);
-        let weights = MatRef::strided(scores, rows, tokens, ld, 1);
+        let weights = MatRef::strided(&*scores, rows, tokens, ld, 1);
         small.multiply(weights.transposed(), douts_b, width, dvalues, add, packed);
         let queries = MatRef::row_major(&queries[..rows * d], rows, d);
         small.pack(&queries, queries_b);
-        let gradients = MatRef::strided(dscores, rows, tokens, ld, 1);
+        let gradients = MatRef::strided(&*dscores, rows, tokens, ld, 1);
         small.multiply(gradients.transposed(), queries_b, width, dkeys, add, packed);
         small.multiply(gradients, keys, width, dqueries, false, packed);
         write(head, block, 0, dqueries, dqkv);

@@ -14,11 +14,13 @@
 #[cfg(test)]
 mod tests;
 
+use super::end::End;
 use super::kernel::Corner;
-use super::{Epilogue, Grid, MatRef, SharedEpilogue, TASK_WORDS};
+use super::{Epilogue, Grid, MatRef, TASK_WORDS};
 use crate::parallel::{self, SharedMut};
 use crate::scratch::{self, Line};
 use crate::simd::fma;
+use crate::values::{Values, ValuesMut};
 
 /// Rows of a panel of `A`.
 const MR: usize = 14;
@@ -46,7 +48,7 @@ impl QuantisedB {
     /// The longest sum that 32 bits hold for certain.
     pub const MAX_K: usize = 1 << 15;
 
-    /// Quantises a matrix. A column with NaN or infinity gives NaN.
+    /// Quantises a matrix of f32. A column with NaN or infinity gives NaN.
     ///
     /// # Panics
     /// If k is above [`QuantisedB::MAX_K`].
@@ -58,7 +60,7 @@ impl QuantisedB {
         let (mut scales, mut sums) = (vec![0.0; n], vec![0; n]);
         let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut panels);
         for j in 0..n {
-            let at = |p: usize| b.data[p * b.row_stride + j * b.col_stride];
+            let at = |p: usize| b.f32()[p * b.row_stride + j * b.col_stride];
             let column = || (0..k).map(at);
             let scale = column().fold(0.0f32, |largest, b| largest.max(b.abs())) / 127.0;
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
@@ -83,15 +85,21 @@ impl QuantisedB {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn gemm_int8(a: &[f32], b: &QuantisedB, c: &mut [f32], epilogue: Epilogue) {
+pub fn gemm_int8<'a, 'c>(
+    a: impl Into<Values<'a>>,
+    b: &QuantisedB,
+    c: impl Into<ValuesMut<'c>>,
+    epilogue: Epilogue,
+) {
+    let (a, c): (Values, ValuesMut) = (a.into(), c.into());
     let (k, n) = (b.k, b.n);
     let m = c.len().checked_div(n).unwrap_or(0);
     assert_eq!(c.len(), m * n, "gemm: C is {m}x{n}");
     assert_eq!(a.len(), m * k, "gemm: A is {m}x{k}");
-    let epilogue = SharedEpilogue::new(epilogue, m, n);
     if m * n == 0 {
         return;
     }
+    let end = End::new(c, epilogue, n);
     let words = words(k);
     let lens = [m * words, m, m];
     let mut memory = scratch::take(scratch::total(lens));
@@ -102,18 +110,22 @@ pub fn gemm_int8(a: &[f32], b: &QuantisedB, c: &mut [f32], epilogue: Epilogue) {
     let level = Level::here();
     let grid = Grid::new([MR, NR], [m, n], words, GROUP_WORDS);
     let panels: &[f32] = bytemuck::cast_slice(&b.panels);
-    let c = SharedMut::new(c);
     parallel::for_each(grid.tasks(), |task| {
         let (rows, cols) = grid.task(task);
-        for first in rows.clone().step_by(BLOCK_ROWS) {
-            let block = first..(first + BLOCK_ROWS).min(rows.end);
-            for col in cols.clone().step_by(NR) {
+        let mut beside = scratch::take(end.sums_len(BLOCK_ROWS));
+        let blocks = rows.clone().step_by(BLOCK_ROWS);
+        let blocks = blocks.map(|first| first..(first + BLOCK_ROWS).min(rows.end));
+        for (block, strip) in
+            blocks.flat_map(|b| end.strips(cols.clone()).map(move |s| (b.clone(), s)))
+        {
+            let sums = end.sums(block.clone(), strip.clone(), &mut beside);
+            for col in strip.clone().step_by(NR) {
                 let of_b = &panels[col * words..][..NR * words];
                 for row in block.clone().step_by(MR) {
                     let height = MR.min(block.end - row);
-                    let data = c.at(row * n + col);
-                    let width = NR.min(cols.end - col);
-                    let corner = Corner { data, stride: n, rows: height, cols: width };
+                    let data = sums.data.at((row - block.start) * sums.stride + col - strip.start);
+                    let width = NR.min(strip.end - col);
+                    let corner = Corner { data, stride: sums.stride, rows: height, cols: width };
                     let of_a = &packed[row * words..][..height * words];
                     let columns = col..col + width;
                     let scaling = Scaling {
@@ -126,7 +138,8 @@ pub fn gemm_int8(a: &[f32], b: &QuantisedB, c: &mut [f32], epilogue: Epilogue) {
                     unsafe { level.multiply(of_a, of_b, &scaling, corner) };
                 }
             }
-            epilogue.apply(c, block, cols.clone(), n);
+            // SAFETY: the task alone owns these rows and columns.
+            unsafe { end.finish(sums, block, strip) };
         }
     });
 }
@@ -137,13 +150,14 @@ fn words(k: usize) -> usize {
 }
 
 /// Quantises the rows of `A` into panels; scales and zeros (as integers) by row.
-fn quantise_rows(a: &[f32], k: usize, packed: &mut [f32], scales: &mut [f32], zeros: &mut [f32]) {
+fn quantise_rows(a: Values, k: usize, packed: &mut [f32], scales: &mut [f32], zeros: &mut [f32]) {
     let (rows, words) = (scales.len(), words(k));
     let panels_a_task = (TASK_WORDS / (MR * words).max(1)).max(1);
     let out = [packed, scales, zeros].map(SharedMut::new);
     let [packed, scales, zeros] = out;
     parallel::for_each(rows.div_ceil(MR * panels_a_task), |task| {
         let first = task * MR * panels_a_task;
+        let mut wide = scratch::take(a.buffer_len(k));
         for row in (first..rows.min(first + MR * panels_a_task)).step_by(MR) {
             let height = MR.min(rows - row);
             // SAFETY: tasks own disjoint panels and rows.
@@ -153,7 +167,7 @@ fn quantise_rows(a: &[f32], k: usize, packed: &mut [f32], scales: &mut [f32], ze
             };
             let panel: &mut [u8] = bytemuck::cast_slice_mut(panel);
             for i in 0..height {
-                let source = &a[(row + i) * k..][..k];
+                let source = a.widened((row + i) * k..(row + i + 1) * k, &mut wide);
                 let (scale, zero) = range(source);
                 scales[i] = scale;
                 zeros[i] = f32::from_bits(zero as u32);

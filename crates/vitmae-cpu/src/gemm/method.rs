@@ -10,6 +10,8 @@ use super::{MatRef, Precision};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, dot};
 use crate::bf16;
+use crate::scratch;
+use crate::values::Values;
 use std::ops::Range;
 
 /// How a product is computed.
@@ -140,9 +142,23 @@ impl Method {
         }
     }
 
+    /// Whether words are f32 values, as which bf16 is packed in two steps.
+    fn packs_f32(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Dot | Self::Amx => false,
+            _ => true,
+        }
+    }
+
     /// Packs rows of `A`, which start at a multiple of `mr`.
     pub(super) fn pack_a(self, a: &MatRef, rows: Range<usize>, packed: &mut [f32]) {
         let packed = &mut packed[..self.packed_a_len(rows.len(), a.cols)];
+        if let (true, Values::Bf16(_)) = (self.packs_f32(), a.data) {
+            let mut wide = scratch::take(rows.len() * a.cols);
+            let a = a.widened(rows, &mut wide);
+            return self.pack_a(&a, 0..a.rows, packed);
+        }
         match self {
             Self::F32(tile) | Self::Rounded(tile) => {
                 pack_a(tile, a, rows.start, rows.len(), 0, a.cols, packed);
@@ -165,6 +181,11 @@ impl Method {
 
     /// Packs columns of `B` into panels of `nr · words(k)` words.
     pub(super) fn pack_b(self, b: &MatRef, cols: Range<usize>, packed: &mut [f32]) {
+        if let (true, Values::Bf16(_)) = (self.packs_f32(), b.data) {
+            let mut wide = scratch::take(cols.len() * b.rows);
+            let b = b.transposed().widened(cols, &mut wide).transposed();
+            return self.pack_b(&b, 0..b.cols, packed);
+        }
         match self {
             Self::F32(tile) | Self::Rounded(tile) => {
                 pack_b(tile, b, 0, b.rows, cols.start, cols.len(), packed);

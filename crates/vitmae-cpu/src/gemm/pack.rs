@@ -17,7 +17,7 @@ pub(crate) fn pack_a(
     if k * rows == 0 {
         return;
     }
-    let source = &a.data[row_start * a.row_stride + k_start * a.col_stride..];
+    let source = &a.f32()[row_start * a.row_stride + k_start * a.col_stride..];
     if a.row_stride == 1 {
         return spread_rows(source, a.col_stride, tile.mr, rows, k, packed);
     }
@@ -43,6 +43,7 @@ pub(crate) fn pack_b(
     if k == 0 {
         return;
     }
+    let data = b.f32();
     // Rows are read as far as they go, a few at a time; columns one panel after the other.
     let step = if b.col_stride == 1 { 16 } else { k };
     for first in (0..k).step_by(step) {
@@ -52,7 +53,7 @@ pub(crate) fn pack_b(
             let start = (k_start + first) * b.row_stride + (col_start + col) * b.col_stride;
             let panel = &mut panel[first * tile.nr..][..len * tile.nr];
             let strides = [b.col_stride, b.row_stride];
-            pack_panel(tile, &b.data[start..], strides, width, tile.nr, len, panel);
+            pack_panel(tile, &data[start..], strides, width, tile.nr, len, panel);
         }
     }
 }

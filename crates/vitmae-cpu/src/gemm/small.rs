@@ -75,7 +75,7 @@ impl Small {
             for panel in 0..width / nr {
                 for row in (0..rows).step_by(mr) {
                     let height = mr.min(rows - row);
-                    let data = a.data.as_ptr().wrapping_add(row * a.row_stride);
+                    let data = a.f32().as_ptr().wrapping_add(row * a.row_stride);
                     let a = Rows { data, row: a.row_stride, k: a.col_stride };
                     let c = corner(c, row, height, panel);
                     let b = packed_b[panel * nr * k..].as_ptr();

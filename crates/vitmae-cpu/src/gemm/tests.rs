@@ -2,7 +2,9 @@
 
 use super::method::Method;
 use super::*;
+use crate::activation;
 use crate::bf16;
+use crate::values::Bf16;
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
@@ -18,7 +20,7 @@ fn draws(count: usize, seed: u32) -> Vec<f32> {
 /// `a · b` in f64, of rounded values.
 fn product(precision: Precision, a: MatRef, b: MatRef) -> Vec<f64> {
     let at = |m: &MatRef, i: usize, j: usize| {
-        let value = m.data[i * m.row_stride + j * m.col_stride];
+        let value = m.f32()[i * m.row_stride + j * m.col_stride];
         f64::from(if precision == Precision::F32 { value } else { bf16::round(value) })
     };
     let (m, k, n) = (a.rows, a.cols, b.cols);
@@ -75,7 +77,10 @@ fn every_method_writes_its_corner_and_nothing_else() {
 }
 
 /// A matrix whose rows, columns or neither have neighbouring values.
-fn view(data: &[f32], rows: usize, cols: usize, layout: usize) -> MatRef<'_> {
+fn view<'a, T>(data: &'a [T], rows: usize, cols: usize, layout: usize) -> MatRef<'a>
+where
+    Values<'a>: From<&'a [T]>,
+{
     match layout {
         0 => MatRef::row_major(&data[..rows * cols], rows, cols),
         1 => MatRef::row_major(&data[..rows * cols], cols, rows).transposed(),
@@ -98,8 +103,9 @@ fn every_method_gives_the_same_bits_at_any_number_of_threads() {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                         let mut c = vec![f32::NAN; m * n];
                         let epilogue = Epilogue::default();
-                        pool.unwrap()
-                            .install(|| gemm_by(method, a, b.into(), &mut c, false, epilogue));
+                        pool.unwrap().install(|| {
+                            gemm_by(method, a, b.into(), (&mut c).into(), false, epilogue)
+                        });
                         c
                     };
                     let c = run(1);
@@ -147,7 +153,7 @@ fn nan_and_infinity_come_through() {
             let (mut a, b, mut c) = (vec![1.0f32; 3 * 40], vec![1.0f32; 40 * 5], vec![0.0; 15]);
             a[40 + 33] = special;
             let (a, b) = (MatRef::row_major(&a, 3, 40), MatRef::row_major(&b, 40, 5));
-            gemm_by(method, a, b.into(), &mut c, false, Epilogue::default());
+            gemm_by(method, a, b.into(), (&mut c).into(), false, Epilogue::default());
             let right = |v: f32| if special.is_nan() { v.is_nan() } else { v == special };
             assert!(c[..5].iter().chain(&c[10..]).all(|&v| v == 40.0), "{method:?}");
             assert!(c[5..10].iter().all(|&v| right(v)), "{method:?} {special}");
@@ -168,6 +174,78 @@ fn a_packed_matrix_gives_the_same_bits() {
                 gemm_packed(a, &packed, &mut found, false, Epilogue::default());
                 assert_eq!(found, expected, "{precision:?} {m}x{n}x{k}");
             }
+        }
+    }
+}
+
+/// A matrix of bf16, and the same in f32.
+fn in_bf16(values: &[f32]) -> (Vec<Bf16>, Vec<f32>) {
+    let mut narrow = vec![Bf16::ZERO; values.len()];
+    let mut wide = vec![0.0; values.len()];
+    bf16::narrow(values, &mut narrow);
+    bf16::widen(&narrow, &mut wide);
+    (narrow, wide)
+}
+
+fn bits(values: &[Bf16]) -> Vec<u16> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn factors_in_bf16_give_the_bits_of_the_same_values_in_f32() {
+    for (m, n, k) in [(50, 97, 1030), (1, 310, 33), (67, 70, 256), (33, 1, 31), (5, 40, 1)] {
+        let ((a, a_wide), (b, b_wide)) =
+            (in_bf16(&draws(2 * m * k, 4)), in_bf16(&draws(2 * n * k, 5)));
+        for layout in 0..9 {
+            let wide = (view(&a_wide, m, k, layout / 3), view(&b_wide, k, n, layout % 3));
+            let narrow = (view(&a, m, k, layout / 3), view(&b, k, n, layout % 3));
+            for precision in PRECISIONS {
+                for method in Method::all(precision) {
+                    let run = |a: MatRef, b: MatRef| {
+                        let mut c = vec![f32::NAN; m * n];
+                        gemm_by(method, a, b.into(), (&mut c).into(), false, Epilogue::default());
+                        c
+                    };
+                    let same = run(narrow.0, narrow.1) == run(wide.0, wide.1);
+                    assert!(same, "{method:?} {m}x{n}x{k}, layout {layout}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_in_bf16_is_that_in_f32_rounded_once() {
+    let gelu = Some(Activation::Gelu);
+    for (m, n, k) in [(50, 97, 1030), (1, 310, 33), (419, 600, 64), (5, 40, 0)] {
+        let (a, b, bias) = (draws(m * k, 4), draws(n * k, 5), draws(n, 6));
+        let residual = draws(m * n, 7);
+        let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
+        for method in Method::all(Precision::Bf16) {
+            let product = |epilogue: Epilogue| {
+                let mut c = vec![f32::NAN; m * n];
+                gemm_by(method, a, b.into(), (&mut c).into(), false, epilogue);
+                c
+            };
+            let rounded = |epilogue: Epilogue| {
+                let mut c = vec![Bf16::NAN; m * n];
+                gemm_by(method, a, b.into(), (&mut c).into(), false, epilogue);
+                bits(&c)
+            };
+            let shift = || Epilogue { bias: Some(&bias), ..Epilogue::default() };
+            let sum = || Epilogue { residual: Some(&residual), ..shift() };
+            let name = format!("{method:?} {m}x{n}x{k}");
+            let (pre, pre_wide) = in_bf16(&product(shift()));
+            assert_eq!(rounded(shift()), bits(&pre), "{name}");
+            assert_eq!(rounded(sum()), bits(&in_bf16(&product(sum())).0), "{name}");
+            let mut activated = vec![0.0; m * n];
+            activation::forward(Activation::Gelu, &pre_wide, &mut activated);
+            let activated = bits(&in_bf16(&activated).0);
+            assert_eq!(rounded(Epilogue { activation: gelu, ..shift() }), activated, "{name}");
+            let mut kept = vec![Bf16::NAN; m * n];
+            let epilogue = Epilogue { activation: gelu, pre: Some((&mut kept).into()), ..shift() };
+            assert_eq!(rounded(epilogue), activated, "{name}");
+            assert_eq!(bits(&kept), bits(&pre), "{name}");
         }
     }
 }

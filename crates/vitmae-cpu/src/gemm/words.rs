@@ -4,11 +4,13 @@
 //! every 16 words of k, its first 16 columns and then its last: each word of all columns after the other.
 //! Missing values are 0: k is filled up to 16 words.
 //!
-//! `VCVTNE2PS2BF16` rounds to nearest even, keeps NaN and infinities, and takes denormal numbers as 0.
+//! Values come in f32, or in bf16 for pairs. `VCVTNE2PS2BF16` rounds to nearest even, keeps NaN and infinities, and takes
+//! denormal numbers as 0.
 //!
 //! Functions with `PAIRS` need AVX-512 BF16 where it is true, and AVX-512F and BW always.
 
 use super::MatRef;
+use crate::values::{Bf16, Values};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -64,6 +66,29 @@ fn pack_values(m: &MatRef, lines: Range<usize>, panel: [usize; 2], r: Register, 
 unsafe fn pack_with<const PAIRS: bool>(
     matrix: &MatRef,
     lines: Range<usize>,
+    panel: [usize; 2],
+    register: Register,
+    packed: &mut [f32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match matrix.data {
+            Values::F32(data) => {
+                pack_from::<f32, PAIRS>(data, matrix, lines, panel, register, packed)
+            }
+            Values::Bf16(data) => {
+                pack_from::<Bf16, PAIRS>(data, matrix, lines, panel, register, packed)
+            }
+        }
+    }
+}
+
+/// See [`pack`].
+#[inline(always)]
+unsafe fn pack_from<T: Value, const PAIRS: bool>(
+    data: &[T],
+    matrix: &MatRef,
+    lines: Range<usize>,
     [size, step]: [usize; 2],
     register: Register,
     packed: &mut [f32],
@@ -78,7 +103,7 @@ unsafe fn pack_with<const PAIRS: bool>(
         let first = panel * size;
         let count = size.min(lines.len() - first);
         let height = count.next_multiple_of(step);
-        let source = Lines::new(matrix, lines.start + first, count);
+        let source = Lines::new(data, matrix, lines.start + first, count);
         let start = (first * blocks + block * height) * SIDE;
         let packed = &mut packed[start..][..height * SIDE];
         for (part, packed) in packed.chunks_mut(SIDE * SIDE).enumerate() {
@@ -98,19 +123,19 @@ pub(super) enum Register {
 }
 
 /// Lines to be packed: value p of line i is `data[i · across + p · along]`.
-struct Lines<'a> {
-    data: &'a [f32],
+struct Lines<'a, T> {
+    data: &'a [T],
     across: usize,
     along: usize,
     count: usize,
     k: usize,
 }
 
-impl<'a> Lines<'a> {
+impl<'a, T: Value> Lines<'a, T> {
     /// Rows of a matrix.
-    fn new(matrix: &MatRef<'a>, row: usize, count: usize) -> Self {
+    fn new(data: &'a [T], matrix: &MatRef, row: usize, count: usize) -> Self {
         let (across, along, k) = (matrix.row_stride, matrix.col_stride, matrix.cols);
-        let data = matrix.data.get(row * across..).unwrap_or_default();
+        let data = data.get(row * across..).unwrap_or_default();
         assert!(k == 0 || (count - 1) * across + (k - 1) * along < data.len(), "gemm: lines");
         Self { data, across, along, count, k }
     }
@@ -134,14 +159,14 @@ impl<'a> Lines<'a> {
         // SAFETY: the lines and values exist; a copy has 16 lines of 32 values.
         let words = unsafe {
             if self.across == 1 && self.along != 1 {
-                let words = by_words::<PAIRS>(base, self.along, lines, values);
+                let words = by_words::<T, PAIRS>(base, self.along, lines, values);
                 if register == Register::Word { words } else { transpose(words) }
             } else {
                 let words = if self.along == 1 {
-                    by_lines::<PAIRS>(base, self.across, lines, values)
+                    by_lines::<T, PAIRS>(base, self.across, lines, values)
                 } else {
                     let copy = self.copy(first, p, lines, values);
-                    by_lines::<PAIRS>(copy.as_ptr().cast(), 2 * SIDE, lines, values)
+                    by_lines::<T, PAIRS>(copy.as_ptr().cast(), 2 * SIDE, lines, values)
                 };
                 if register == Register::Line { words } else { transpose(words) }
             }
@@ -153,8 +178,8 @@ impl<'a> Lines<'a> {
     }
 
     /// A block with neighbouring values, where no distance is 1.
-    fn copy(&self, first: usize, p: usize, lines: usize, values: usize) -> [[f32; 2 * SIDE]; SIDE] {
-        let mut copy = [[0.0; 2 * SIDE]; SIDE];
+    fn copy(&self, first: usize, p: usize, lines: usize, values: usize) -> [[T; 2 * SIDE]; SIDE] {
+        let mut copy = [[T::default(); 2 * SIDE]; SIDE];
         for (i, line) in copy.iter_mut().enumerate().take(lines) {
             for (q, value) in line.iter_mut().enumerate().take(values) {
                 *value = self.data[(first + i) * self.across + (p + q) * self.along];
@@ -170,24 +195,22 @@ impl<'a> Lines<'a> {
 /// At most 16 lines of at most 16 words can be read, `across` values from line to line; the CPU has the
 /// instructions.
 #[inline(always)]
-unsafe fn by_lines<const PAIRS: bool>(
-    data: *const f32,
+unsafe fn by_lines<T: Value, const PAIRS: bool>(
+    data: *const T,
     across: usize,
     lines: usize,
     values: usize,
 ) -> [__m512i; SIDE] {
     let mut words = [ZERO; SIDE];
     let whole = lines == SIDE && values == self::values(PAIRS);
-    let (low, high) = (mask(values), mask(values.saturating_sub(SIDE)));
     for (i, words) in words.iter_mut().enumerate() {
         let line = data.wrapping_add(i * across);
-        // SAFETY: the masks keep the loads inside the lines.
+        // SAFETY: these values can be read.
         *words = unsafe {
             if whole {
-                word::<PAIRS>(_mm512_loadu_ps(line), || _mm512_loadu_ps(line.add(SIDE)))
+                T::neighbours::<PAIRS>(line, self::values(PAIRS))
             } else if i < lines {
-                let high = || _mm512_maskz_loadu_ps(high, line.wrapping_add(SIDE));
-                word::<PAIRS>(_mm512_maskz_loadu_ps(low, line), high)
+                T::neighbours::<PAIRS>(line, values)
             } else {
                 ZERO
             }
@@ -202,32 +225,120 @@ unsafe fn by_lines<const PAIRS: bool>(
 /// At most 16 lines of at most 16 words can be read, `along` values from value to value; the CPU has the
 /// instructions.
 #[inline(always)]
-unsafe fn by_words<const PAIRS: bool>(
-    data: *const f32,
+unsafe fn by_words<T: Value, const PAIRS: bool>(
+    data: *const T,
     along: usize,
     lines: usize,
     values: usize,
 ) -> [__m512i; SIDE] {
     let mut words = [ZERO; SIDE];
     let whole = lines == SIDE && values == self::values(PAIRS);
-    let there = mask(lines);
     let each = if PAIRS { 2 } else { 1 };
     for (w, words) in words.iter_mut().enumerate() {
         let row = data.wrapping_add(each * w * along);
-        // SAFETY: the masks keep the loads inside the lines.
+        // SAFETY: these values can be read.
         *words = unsafe {
             if whole {
-                interleave::<PAIRS>(_mm512_loadu_ps(row), || _mm512_loadu_ps(row.add(along)))
+                T::rows::<PAIRS>(row, along, SIDE, SIDE)
             } else if each * w < values {
-                let odd = if each * w + 1 < values { there } else { 0 };
-                let odd = || _mm512_maskz_loadu_ps(odd, row.wrapping_add(along));
-                interleave::<PAIRS>(_mm512_maskz_loadu_ps(there, row), odd)
+                T::rows::<PAIRS>(row, along, lines, if each * w + 1 < values { lines } else { 0 })
             } else {
                 ZERO
             }
         };
     }
     words
+}
+
+/// Values as they lie in memory.
+trait Value: Copy + Default {
+    /// Words of the first `count` values from `data`, at most 16 words; the rest is 0.
+    ///
+    /// # Safety
+    /// They can be read; the CPU has the instructions.
+    unsafe fn neighbours<const PAIRS: bool>(data: *const Self, count: usize) -> __m512i;
+
+    /// Words of `count` lines, at most 16, from the values at `data`; as pairs, each with that of the first `odd` lines
+    /// `along` values further, 0 for the others.
+    ///
+    /// # Safety
+    /// They can be read; the CPU has the instructions.
+    unsafe fn rows<const PAIRS: bool>(
+        data: *const Self,
+        along: usize,
+        count: usize,
+        odd: usize,
+    ) -> __m512i;
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    unsafe fn neighbours<const PAIRS: bool>(data: *const Self, count: usize) -> __m512i {
+        // SAFETY: the masks keep the loads inside the values.
+        unsafe {
+            if count == values(PAIRS) {
+                return word::<PAIRS>(_mm512_loadu_ps(data), || _mm512_loadu_ps(data.add(SIDE)));
+            }
+            let (low, high) = (mask(count), mask(count.saturating_sub(SIDE)));
+            let high = || _mm512_maskz_loadu_ps(high, data.wrapping_add(SIDE));
+            word::<PAIRS>(_mm512_maskz_loadu_ps(low, data), high)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<const PAIRS: bool>(
+        data: *const Self,
+        along: usize,
+        count: usize,
+        odd: usize,
+    ) -> __m512i {
+        // SAFETY: the masks keep the loads inside the values.
+        unsafe {
+            if count == SIDE && odd == SIDE {
+                return interleave::<PAIRS>(_mm512_loadu_ps(data), || {
+                    _mm512_loadu_ps(data.add(along))
+                });
+            }
+            let odd = || _mm512_maskz_loadu_ps(mask(odd), data.wrapping_add(along));
+            interleave::<PAIRS>(_mm512_maskz_loadu_ps(mask(count), data), odd)
+        }
+    }
+}
+
+/// Pairs only.
+impl Value for Bf16 {
+    #[inline(always)]
+    unsafe fn neighbours<const PAIRS: bool>(data: *const Self, count: usize) -> __m512i {
+        assert!(PAIRS, "gemm: bf16 values as f32 words");
+        // SAFETY: the mask keeps the load inside the values.
+        unsafe {
+            if count == values(PAIRS) {
+                _mm512_loadu_si512(data.cast())
+            } else {
+                _mm512_maskz_loadu_epi16(((1u64 << count) - 1) as u32, data.cast())
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<const PAIRS: bool>(
+        data: *const Self,
+        along: usize,
+        count: usize,
+        odd: usize,
+    ) -> __m512i {
+        assert!(PAIRS, "gemm: bf16 values as f32 words");
+        // SAFETY: the masks keep the loads inside the values; AVX-512BW and F are there, and a load of 512 bits under a
+        // mask of 16 values reads 32 bytes.
+        unsafe {
+            let low = |data: *const Self, count: usize| {
+                let values = _mm512_maskz_loadu_epi16(u32::from(mask(count)), data.cast());
+                _mm512_cvtepu16_epi32(_mm512_castsi512_si256(values))
+            };
+            let odd = low(data.wrapping_add(along), odd);
+            _mm512_or_si512(low(data, count), _mm512_slli_epi32::<16>(odd))
+        }
+    }
 }
 
 /// The first `count` of 16 lanes.
