@@ -4,9 +4,11 @@
 //! `ACT2FN` in transformers' `activations.py`. Oracle: `vitmae_testing::reference::activation`.
 
 use crate::parallel::{self, CHUNK};
+use crate::scratch;
 use crate::simd::{self, fma, multiversion};
-use rayon::prelude::*;
+use crate::values::{SharedValues, Values, ValuesMut};
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
+use std::ops::Range;
 
 /// An element-wise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,39 +90,76 @@ impl Activation {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn forward(activation: Activation, x: &[f32], y: &mut [f32]) {
+pub fn forward<'x, 'y>(
+    activation: Activation,
+    x: impl Into<Values<'x>>,
+    y: impl Into<ValuesMut<'y>>,
+) {
+    let (x, y) = (x.into(), y.into());
     assert_eq!(x.len(), y.len(), "activation: y");
-    y.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| forward_slice(activation, x, y));
+    let y = SharedValues::new(y);
+    let part = x.rows_together(CHUNK, 1).min(y.rows_together(CHUNK, 1));
+    for_each_part(x.len(), part, [x.buffer_len(part), y.buffer_len(part)], |range, [a, b]| {
+        let x = x.widened(range.clone(), a);
+        // SAFETY: tasks own disjoint ranges.
+        unsafe { y.write(range.start, range.len(), b, |y| forward_slice(activation, x, y)) };
+    });
 }
 
 /// `dx = dy · f'(x)`.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn backward(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn backward<'i, 'o>(
+    activation: Activation,
+    x: impl Into<Values<'i>>,
+    dy: impl Into<Values<'i>>,
+    dx: impl Into<ValuesMut<'o>>,
+) {
+    let (x, dy, dx) = (x.into(), dy.into(), dx.into());
     assert!(x.len() == dy.len() && x.len() == dx.len(), "activation: dx");
-    let out = parallel::SharedMut::new(dx);
-    parallel::for_each(x.len().div_ceil(CHUNK), |task| {
-        let range = task * CHUNK..((task + 1) * CHUNK).min(x.len());
+    let dx = SharedValues::new(dx);
+    let part = x.rows_together(CHUNK, 1).min(dy.rows_together(CHUNK, 1));
+    let part = part.min(dx.rows_together(CHUNK, 1));
+    let buffers = [x.buffer_len(part), dy.buffer_len(part), dx.buffer_len(part)];
+    for_each_part(x.len(), part, buffers, |range, [a, b, c]| {
+        let (x, dy) = (x.widened(range.clone(), a), dy.widened(range.clone(), b));
+        let fill = |dx: &mut [f32]| backward_slice(activation, x, dy, dx);
         // SAFETY: tasks own disjoint ranges.
-        let dx = unsafe { out.slice(range.start, range.len()) };
-        let (x, dy) = (&x[range.clone()], &dy[range]);
-        match activation {
-            Activation::Gelu => gelu_backward(x, dy, dx),
-            Activation::Relu => {
-                for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
-                    *dx = if *x > 0.0 { *dy } else { 0.0 };
-                }
-            }
-            other => {
-                for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
-                    *dx = dy * derivative(other, *x);
-                }
-            }
+        unsafe { dx.write(range.start, range.len(), c, fill) };
+    });
+}
+
+/// Runs `task` for parts of `0..len` of at most `part` values, with buffers of these lengths.
+fn for_each_part<const N: usize>(
+    len: usize,
+    part: usize,
+    buffers: [usize; N],
+    task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync + Send,
+) {
+    parallel::for_each(len.div_ceil(CHUNK), |chunk| {
+        let mut memory = scratch::take(scratch::total(buffers));
+        let end = len.min((chunk + 1) * CHUNK);
+        for start in (chunk * CHUNK..end).step_by(part) {
+            task(start..end.min(start + part), scratch::split(&mut memory, buffers));
         }
     });
+}
+
+fn backward_slice(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    match activation {
+        Activation::Gelu => gelu_backward(x, dy, dx),
+        Activation::Relu => {
+            for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
+                *dx = if *x > 0.0 { *dy } else { 0.0 };
+            }
+        }
+        other => {
+            for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
+                *dx = dy * derivative(other, *x);
+            }
+        }
+    }
 }
 
 /// [`forward`] on the calling thread; the epilogue of the matrix product uses it.

@@ -19,6 +19,7 @@ use crate::gemm::{MatRef, Precision, Small};
 use crate::parallel::{self, SharedMut};
 use crate::scratch;
 use crate::simd;
+use crate::values::{SharedValues, Values, ValuesMut};
 pub use backward::backward;
 use std::ops::Range;
 
@@ -61,7 +62,8 @@ impl Shape {
 
 /// Attention of every token to every token; `lse` is what [`backward()`] needs beside the output.
 ///
-/// With [`Precision::Bf16`] the factors of every product are rounded; scores, softmax and sums are f32.
+/// With [`Precision::Bf16`] the factors of every product are rounded, and may be bf16 in memory; scores, softmax and sums
+/// are f32.
 ///
 /// Probability (b, a, i, j) has the dropout index ((b·A + a)·N + i)·N + j.
 ///
@@ -69,19 +71,20 @@ impl Shape {
 /// `qkv: [B, N, 3D]` → `out: [B, N, D]`, `lse: [B, A, N]`
 ///
 /// # Panics
-/// If a length does not fit `shape`.
-pub fn forward(
+/// If a length does not fit `shape`, or if `qkv` is bf16 with another precision.
+pub fn forward<'i, 'o>(
     precision: Precision,
-    qkv: &[f32],
+    qkv: impl Into<Values<'i>>,
     dropout: Option<&Dropout>,
     shape: Shape,
-    out: &mut [f32],
+    out: impl Into<ValuesMut<'o>>,
     lse: &mut [f32],
 ) {
+    let out = out.into();
     assert_eq!(out.len(), shape.len(), "attention: out");
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
-    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
-    for_each_head(precision, qkv, dropout, shape, |head| forward_head(head, out, lse));
+    let (out, lse) = (SharedValues::new(out), SharedMut::new(lse));
+    for_each_head(precision, qkv.into(), dropout, shape, |head| forward_head(head, out, lse));
 }
 
 /// The probabilities of [`forward`] in the same precision, before dropout, for display and analysis.
@@ -90,10 +93,10 @@ pub fn forward(
 /// `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `probabilities: [B, A, N, N]`
 ///
 /// # Panics
-/// If a length does not fit `shape`.
-pub fn probabilities(
+/// As [`forward`].
+pub fn probabilities<'i>(
     precision: Precision,
-    qkv: &[f32],
+    qkv: impl Into<Values<'i>>,
     lse: &[f32],
     shape: Shape,
     probabilities: &mut [f32],
@@ -102,7 +105,7 @@ pub fn probabilities(
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
     assert_eq!(probabilities.len(), shape.rows() * tokens, "attention: probabilities");
     let out = SharedMut::new(probabilities);
-    for_each_head(precision, qkv, None, shape, |head| {
+    for_each_head(precision, qkv.into(), None, shape, |head| {
         let Head { small, block, ld, .. } = *head;
         let d = shape.head_dim;
         let lens =
@@ -111,7 +114,8 @@ pub fn probabilities(
         let [keys, queries, scores, packed] = scratch::split(&mut memory, lens);
         small.pack(&head.part(1).transposed(), keys);
         for block in head.blocks() {
-            let scores = head.scores(block.clone(), queries, keys, scores, packed);
+            let queries = head.queries(block.clone(), queries);
+            let scores = head.scores(queries, keys, scores, packed);
             rows::probabilities(scores, head.ld, head.scale, &lse[head.row(block.start)..]);
             for (i, scores) in block.zip(scores.chunks_exact(head.ld)) {
                 // SAFETY: each task owns the rows of its head.
@@ -125,12 +129,14 @@ pub fn probabilities(
 /// Runs `task` for every head of every image.
 fn for_each_head(
     precision: Precision,
-    qkv: &[f32],
+    qkv: Values,
     dropout: Option<&Dropout>,
     shape: Shape,
     task: impl Fn(&Head) + Sync + Send,
 ) {
     assert_eq!(qkv.len(), 3 * shape.len(), "attention: qkv");
+    let fits = precision == Precision::Bf16 || matches!(qkv, Values::F32(_));
+    assert!(fits, "attention: qkv in bf16 for {precision:?}");
     if shape.len() > 0 {
         let small = Small::of(precision);
         let heads = shape.batch * shape.heads;
@@ -138,7 +144,7 @@ fn for_each_head(
     }
 }
 
-fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
+fn forward_head(head: &Head, out: SharedValues, lse: SharedMut) {
     let Shape { tokens, head_dim, .. } = head.shape;
     let Head { small, block, ld, width, .. } = *head;
     let kept = if head.dropout.is_some() { block * ld } else { 0 };
@@ -151,16 +157,18 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
         block,
         kept,
         small.scratch_len(block, head_dim.max(tokens)),
+        out.buffer_len(head_dim),
     ];
     let mut memory = scratch::take(scratch::total(lens));
-    let [keys, values, queries, scores, product, inverse, keep, packed] =
+    let [keys, values, queries, scores, product, inverse, keep, packed, row] =
         scratch::split(&mut memory, lens);
     small.pack(&head.part(1).transposed(), keys);
     small.pack(&head.part(2), values);
 
     for block in head.blocks() {
         head.prefetch_next(block.clone());
-        let scores = head.scores(block.clone(), queries, keys, scores, packed);
+        let queries = head.queries(block.clone(), queries);
+        let scores = head.scores(queries, keys, scores, packed);
         let inverse = &mut inverse[..block.len()];
         // SAFETY: each task owns the rows of its head.
         let lse = unsafe { lse.slice(head.row(block.start), block.len()) };
@@ -172,9 +180,11 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
         let weights = MatRef::strided(&*scores, block.len(), tokens, ld, 1);
         small.multiply(weights, values, width, product, false, packed);
         for ((i, product), inverse) in block.zip(product.chunks_exact(width)).zip(inverse) {
+            let fill = |out: &mut [f32]| {
+                out.iter_mut().zip(product).for_each(|(out, product)| *out = product * *inverse);
+            };
             // SAFETY: each task owns the columns of its head.
-            let out = unsafe { out.slice(head.output(i), head_dim) };
-            out.iter_mut().zip(product).for_each(|(out, product)| *out = product * *inverse);
+            unsafe { out.write(head.output(i), head_dim, row, fill) };
         }
     }
 }
@@ -182,7 +192,7 @@ fn forward_head(head: &Head, out: SharedMut, lse: SharedMut) {
 /// One head of one image, and how its work is cut.
 struct Head<'a> {
     small: Small,
-    qkv: &'a [f32],
+    qkv: Values<'a>,
     dropout: Option<&'a Dropout>,
     shape: Shape,
     /// b·A + a.
@@ -199,7 +209,7 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn new(
         small: Small,
-        qkv: &'a [f32],
+        qkv: Values<'a>,
         dropout: Option<&'a Dropout>,
         shape: Shape,
         index: usize,
@@ -239,9 +249,13 @@ impl<'a> Head<'a> {
 
     /// q (0), k (1) or v (2) as a matrix `[N, head_dim]`.
     fn part(&self, part: usize) -> MatRef<'a> {
-        let Shape { tokens, head_dim, .. } = self.shape;
-        let stride = 3 * self.shape.width();
-        MatRef::strided(&self.qkv[self.packed(0, part)..], tokens, head_dim, stride, 1)
+        self.rows(0..self.shape.tokens, part)
+    }
+
+    /// Some rows of it.
+    fn rows(&self, rows: Range<usize>, part: usize) -> MatRef<'a> {
+        let qkv = self.qkv.range(self.packed(rows.start, part)..self.qkv.len());
+        MatRef::strided(qkv, rows.len(), self.shape.head_dim, 3 * self.shape.width(), 1)
     }
 
     /// Asks for a block of rows of the next head, which the same thread most likely computes next: its
@@ -252,28 +266,39 @@ impl<'a> Head<'a> {
             let next = Head { index: self.index + 1, ..*self };
             for i in block {
                 for part in 0..3 {
-                    simd::prefetch(&self.qkv[next.packed(i, part)..][..d]);
+                    let at = next.packed(i, part);
+                    match self.qkv {
+                        Values::F32(qkv) => simd::prefetch(&qkv[at..at + d]),
+                        Values::Bf16(qkv) => simd::prefetch(&qkv[at..at + d]),
+                    }
                 }
             }
         }
     }
 
-    /// Copies a block of `q` to `queries` and multiplies it with the packed `keys`.
+    /// A block of `q`; in f32 by way of `queries`, since tiles read it as it lies.
+    fn queries<'s>(&self, block: Range<usize>, queries: &'s mut [f32]) -> MatRef<'s>
+    where
+        'a: 's,
+    {
+        let d = self.shape.head_dim;
+        let Values::F32(qkv) = self.qkv else { return self.rows(block, 0) };
+        for (i, query) in block.clone().zip(queries.chunks_exact_mut(d)) {
+            query.copy_from_slice(&qkv[self.packed(i, 0)..][..d]);
+        }
+        MatRef::row_major(&queries[..block.len() * d], block.len(), d)
+    }
+
+    /// Multiplies a block of `q` with the packed `keys`.
     fn scores<'s>(
         &self,
-        block: Range<usize>,
-        queries: &mut [f32],
+        queries: MatRef,
         keys: &[f32],
         scores: &'s mut [f32],
         packed: &mut [f32],
     ) -> &'s mut [f32] {
-        let d = self.shape.head_dim;
-        for (i, query) in block.clone().zip(queries.chunks_exact_mut(d)) {
-            query.copy_from_slice(&self.qkv[self.packed(i, 0)..][..d]);
-        }
-        let a = MatRef::row_major(&queries[..block.len() * d], block.len(), d);
-        let scores = &mut scores[..block.len() * self.ld];
-        self.small.multiply(a, keys, self.ld, scores, false, packed);
+        let scores = &mut scores[..queries.rows() * self.ld];
+        self.small.multiply(queries, keys, self.ld, scores, false, packed);
         scores
     }
 

@@ -6,6 +6,8 @@
 
 use rayon::prelude::*;
 
+use crate::values::{Values, ValuesMut};
+
 /// Sizes of a gather.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -20,13 +22,27 @@ pub struct Shape {
 }
 
 /// # Shapes
-/// `x: [B, rows, D]`, `ids: [B, kept]` below `rows`, `y: [B, kept, D]`
+/// `x: [B, rows, D]`, `ids: [B, kept]` below `rows`, `y: [B, kept, D]`, of one type
 ///
 /// # Panics
-/// If a length or an index does not fit.
-pub fn forward(x: &[f32], ids: &[u32], shape: Shape, y: &mut [f32]) {
+/// If a length, an index or a type does not fit.
+pub fn forward<'x, 'y>(
+    x: impl Into<Values<'x>>,
+    ids: &[u32],
+    shape: Shape,
+    y: impl Into<ValuesMut<'y>>,
+) {
+    let (x, y) = (x.into(), y.into());
+    check(x.len(), ids, y.len(), shape);
+    match (x, y) {
+        (Values::F32(x), ValuesMut::F32(y)) => choose(x, ids, shape, y),
+        (Values::Bf16(x), ValuesMut::Bf16(y)) => choose(x, ids, shape, y),
+        _ => panic!("gather: x and y of two types"),
+    }
+}
+
+fn choose<T: Copy + Send + Sync>(x: &[T], ids: &[u32], shape: Shape, y: &mut [T]) {
     let Shape { rows, kept, width, .. } = shape;
-    check(x, ids, y, shape);
     y.par_chunks_mut((kept * width).max(1)).enumerate().for_each(|(image, y)| {
         let x = &x[image * rows * width..][..rows * width];
         let ids = &ids[image * kept..][..kept];
@@ -36,31 +52,51 @@ pub fn forward(x: &[f32], ids: &[u32], shape: Shape, y: &mut [f32]) {
     });
 }
 
-/// The adjoint: rows that were not chosen get 0, rows chosen more than once get a sum.
+/// The adjoint: rows that were not chosen get 0, rows chosen more than once get a sum, in bf16 rounded at every term.
 ///
 /// # Shapes
-/// `dy: [B, kept, D]`, `ids: [B, kept]` below `rows`, `dx: [B, rows, D]`
+/// `dy: [B, kept, D]`, `ids: [B, kept]` below `rows`, `dx: [B, rows, D]`, of one type
 ///
 /// # Panics
-/// If a length or an index does not fit.
-pub fn backward(dy: &[f32], ids: &[u32], shape: Shape, dx: &mut [f32]) {
+/// If a length, an index or a type does not fit.
+pub fn backward<'y, 'x>(
+    dy: impl Into<Values<'y>>,
+    ids: &[u32],
+    shape: Shape,
+    dx: impl Into<ValuesMut<'x>>,
+) {
+    let (dy, dx) = (dy.into(), dx.into());
+    check(dx.len(), ids, dy.len(), shape);
+    match (dy, dx) {
+        (Values::F32(dy), ValuesMut::F32(dx)) => scatter(dy, ids, shape, dx, |a, b| a + b),
+        (Values::Bf16(dy), ValuesMut::Bf16(dx)) => scatter(dy, ids, shape, dx, |a, b| a + b),
+        _ => panic!("gather: dy and dx of two types"),
+    }
+}
+
+fn scatter<T: Copy + Default + Send + Sync>(
+    dy: &[T],
+    ids: &[u32],
+    shape: Shape,
+    dx: &mut [T],
+    add: impl Fn(T, T) -> T + Send + Sync,
+) {
     let Shape { rows, kept, width, .. } = shape;
-    check(dx, ids, dy, shape);
     dx.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(image, dx)| {
-        dx.fill(0.0);
+        dx.fill(T::default());
         let dy = &dy[image * kept * width..][..kept * width];
         let ids = &ids[image * kept..][..kept];
         for (dy, &id) in dy.chunks_exact(width.max(1)).zip(ids) {
             let dx = &mut dx[id as usize * width..][..width];
-            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = add(*dx, *dy));
         }
     });
 }
 
-fn check(all: &[f32], ids: &[u32], chosen: &[f32], shape: Shape) {
+fn check(all: usize, ids: &[u32], chosen: usize, shape: Shape) {
     let Shape { batch, rows, kept, width } = shape;
-    assert_eq!(all.len(), batch * rows * width, "gather: all rows");
+    assert_eq!(all, batch * rows * width, "gather: all rows");
     assert_eq!(ids.len(), batch * kept, "gather: ids");
-    assert_eq!(chosen.len(), batch * kept * width, "gather: chosen rows");
+    assert_eq!(chosen, batch * kept * width, "gather: chosen rows");
     assert!(ids.iter().all(|&id| (id as usize) < rows), "gather: an index");
 }

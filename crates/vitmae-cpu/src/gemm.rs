@@ -113,6 +113,11 @@ impl<'a> MatRef<'a> {
         }
     }
 
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The values, of which the caller knows that they are f32.
     fn f32(&self) -> &'a [f32] {
         match self.data {

@@ -9,6 +9,7 @@
 use crate::parallel::{self, SharedMut, rows_per_task};
 use crate::scratch;
 use crate::simd::{self, LANES, fma, multiversion};
+use crate::values::{SharedValues, Values, ValuesMut};
 
 /// Chunks of rows with sums of their own in the backward pass, at most.
 const CHUNKS: usize = 64;
@@ -22,15 +23,16 @@ const COLUMNS: usize = 256;
 ///
 /// # Panics
 /// If a length does not fit the others.
-pub fn forward(
+pub fn forward<'y>(
     x: &[f32],
     weight: &[f32],
     bias: &[f32],
     eps: f32,
-    y: &mut [f32],
+    y: impl Into<ValuesMut<'y>>,
     mean: &mut [f32],
     rstd: &mut [f32],
 ) {
+    let y = y.into();
     let (n, d) = (mean.len(), weight.len());
     assert_eq!(x.len(), n * d, "layer_norm: x");
     assert_eq!(bias.len(), d, "layer_norm: bias");
@@ -40,14 +42,22 @@ pub fn forward(
         return;
     }
     let chunk = rows_per_task(d);
-    let (y, mean, rstd) = (SharedMut::new(y), SharedMut::new(mean), SharedMut::new(rstd));
+    let (y, mean, rstd) = (SharedValues::new(y), SharedMut::new(mean), SharedMut::new(rstd));
+    // Rows that go through a buffer in f32 stay in the first-level cache.
+    let together = y.rows_together(chunk, d);
     parallel::for_each(n.div_ceil(chunk), |task| {
-        let (first, rows) = (task * chunk, chunk.min(n - task * chunk));
-        // SAFETY: tasks own disjoint rows.
-        let (y, mean, rstd) = unsafe {
-            (y.slice(first * d, rows * d), mean.slice(first, rows), rstd.slice(first, rows))
-        };
-        forward_rows(&x[first * d..][..rows * d], weight, bias, eps, y, mean, rstd);
+        let mut buffer = scratch::take(y.buffer_len(together * d));
+        let last = n.min((task + 1) * chunk);
+        for first in (task * chunk..last).step_by(together) {
+            let rows = together.min(last - first);
+            let x = &x[first * d..][..rows * d];
+            // SAFETY: tasks own disjoint rows.
+            unsafe {
+                let (mean, rstd) = (mean.slice(first, rows), rstd.slice(first, rows));
+                let fill = |y: &mut [f32]| forward_rows(x, weight, bias, eps, y, mean, rstd);
+                y.write(first * d, rows * d, &mut buffer, fill);
+            }
+        }
     });
 }
 
@@ -64,8 +74,8 @@ pub fn forward(
 /// # Panics
 /// If a length does not fit the others.
 #[allow(clippy::too_many_arguments, reason = "kernels take plain slices")]
-pub fn backward(
-    dy: &[f32],
+pub fn backward<'y>(
+    dy: impl Into<Values<'y>>,
     x: &[f32],
     weight: &[f32],
     mean: &[f32],
@@ -76,6 +86,7 @@ pub fn backward(
     dbias: &mut [f32],
     accumulate: bool,
 ) {
+    let dy = dy.into();
     let (n, d) = (mean.len(), weight.len());
     assert_eq!(x.len(), n * d, "layer_norm: x");
     assert_eq!(dy.len(), n * d, "layer_norm: dy");
@@ -89,22 +100,27 @@ pub fn backward(
     // Each chunk of rows adds up its own dweight and dbias, so that the data are read once.
     let chunk = rows_per_task(d).max(n.div_ceil(CHUNKS));
     let chunks = n.div_ceil(chunk);
-    let stride = d.next_multiple_of(LANES);
+    let (stride, together) = (d.next_multiple_of(LANES), dy.rows_together(chunk, d));
     let mut partial = scratch::take(chunks * 2 * stride);
     let (sums, dx) = (SharedMut::new(&mut partial), SharedMut::new(dx));
     parallel::for_each(chunks, |task| {
-        let (first, rows) = (task * chunk, chunk.min(n - task * chunk));
-        let range = first * d..(first + rows) * d;
-        // SAFETY: tasks own disjoint rows and disjoint sums.
-        let (dx, sums) =
-            unsafe { (dx.slice(first * d, rows * d), sums.slice(task * 2 * stride, 2 * stride)) };
+        // SAFETY: tasks own disjoint sums.
+        let sums = unsafe { sums.slice(task * 2 * stride, 2 * stride) };
         sums.fill(0.0);
         let (dweight, dbias) = sums.split_at_mut(stride);
         let (dweight, dbias) = (&mut dweight[..d], &mut dbias[..d]);
-        let (mean, rstd) = (&mean[first..], &rstd[first..]);
-        let residual = residual.map(|r| &r[range.clone()]);
-        let (dy, x) = (&dy[range.clone()], &x[range]);
-        backward_rows(dy, x, weight, mean, rstd, residual, dx, dweight, dbias);
+        let mut buffer = scratch::take(dy.buffer_len(together * d));
+        let last = n.min((task + 1) * chunk);
+        for first in (task * chunk..last).step_by(together) {
+            let rows = together.min(last - first);
+            let range = first * d..(first + rows) * d;
+            // SAFETY: tasks own disjoint rows.
+            let dx = unsafe { dx.slice(range.start, range.len()) };
+            let (mean, rstd) = (&mean[first..], &rstd[first..]);
+            let residual = residual.map(|r| &r[range.clone()]);
+            let (dy, x) = (dy.widened(range.clone(), &mut buffer), &x[range]);
+            backward_rows(dy, x, weight, mean, rstd, residual, dx, dweight, dbias);
+        }
     });
     let out = [SharedMut::new(dweight), SharedMut::new(dbias)];
     parallel::for_each(d.div_ceil(COLUMNS), |task| {

@@ -123,7 +123,13 @@ pub fn backward_weight<'y, 'x>(
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward_bias(dy: &[f32], shape: Shape, dbias: &mut [f32], accumulate: bool) {
+pub fn backward_bias<'y>(
+    dy: impl Into<Values<'y>>,
+    shape: Shape,
+    dbias: &mut [f32],
+    accumulate: bool,
+) {
+    let dy = dy.into();
     assert_eq!(dy.len(), shape.rows * shape.outputs, "linear: dy");
     assert_eq!(dbias.len(), shape.outputs, "linear: dbias");
     reduce::sum_rows(dy, dbias, accumulate);

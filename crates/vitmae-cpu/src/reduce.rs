@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::parallel::{self, CHUNK, SharedMut, rows_per_task};
 use crate::scratch;
 use crate::simd::multiversion;
+use crate::values::Values;
 
 /// Most partial sums of a column sum, so that their own sum stays short.
 const PARTS: usize = 64;
@@ -21,7 +22,8 @@ const PARTS: usize = 64;
 ///
 /// # Panics
 /// If `x` is not a whole number of rows.
-pub fn sum_rows(x: &[f32], out: &mut [f32], accumulate: bool) {
+pub fn sum_rows<'x>(x: impl Into<Values<'x>>, out: &mut [f32], accumulate: bool) {
+    let x = x.into();
     let width = out.len();
     if width == 0 {
         return;
@@ -32,12 +34,17 @@ pub fn sum_rows(x: &[f32], out: &mut [f32], accumulate: bool) {
     let parts = rows.div_ceil(per_part);
     let mut partial = scratch::take(parts * width);
     let shared = SharedMut::new(&mut partial);
+    let together = x.rows_together(per_part, width);
     parallel::for_each(parts, |part| {
         // SAFETY: each task owns its row of partial sums.
         let sums = unsafe { shared.slice(part * width, width) };
         sums.fill(0.0);
         let last = ((part + 1) * per_part).min(rows);
-        add_rows(&x[part * per_part * width..last * width], sums);
+        let mut buffer = scratch::take(x.buffer_len(together * width));
+        for first in (part * per_part..last).step_by(together) {
+            let end = last.min(first + together);
+            add_rows(x.widened(first * width..end * width, &mut buffer), sums);
+        }
     });
     if !accumulate {
         out.fill(0.0);

@@ -9,6 +9,9 @@ use std::ops::Range;
 
 pub use half::bf16 as Bf16;
 
+/// Values that go through a buffer at a time: it stays in the first-level cache.
+pub(crate) const BUFFER: usize = 2048;
+
 /// Values to be read.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
@@ -37,6 +40,24 @@ impl<'a> Values<'a> {
         match self {
             Self::F32(values) => Self::F32(&values[range]),
             Self::Bf16(values) => Self::Bf16(&values[range]),
+        }
+    }
+
+    /// How many of some rows are read at a time.
+    pub(crate) fn rows_together(self, rows: usize, width: usize) -> usize {
+        let together = match self {
+            Self::F32(_) => rows,
+            Self::Bf16(_) => rows.min(BUFFER / width.max(1)),
+        };
+        together.max(1)
+    }
+
+    /// Copies values from `start` on, in f32.
+    pub(crate) fn copy(self, start: usize, out: &mut [f32]) {
+        let range = start..start + out.len();
+        match self {
+            Self::F32(values) => out.copy_from_slice(&values[range]),
+            Self::Bf16(values) => bf16::widen(&values[range], out),
         }
     }
 
@@ -101,6 +122,15 @@ impl SharedValues {
             ValuesMut::F32(values) => Self::F32(SharedMut::new(values)),
             ValuesMut::Bf16(values) => Self::Bf16(SharedMut::new(values)),
         }
+    }
+
+    /// How many of some rows are written at a time.
+    pub(crate) fn rows_together(self, rows: usize, width: usize) -> usize {
+        let together = match self {
+            Self::F32(_) => rows,
+            Self::Bf16(_) => rows.min(BUFFER / width.max(1)),
+        };
+        together.max(1)
     }
 
     /// The length of a buffer for [`SharedValues::write`] of so many values.

@@ -1,15 +1,18 @@
 //! A contiguous array of numbers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "gpu")]
 use vitmae_kernels::{Array, Client, Dtype};
+
+use vitmae_cpu::gemm::Precision;
+use vitmae_cpu::values::{Bf16, Values, ValuesMut};
 
 use crate::pool::Buffer;
 use crate::{Device, TensorError};
 
 /// A row-major array of `f32` on a device. Cloning shares the memory. What operations in bf16 hand to each other
-/// ([`ops`](crate::ops) says which) a GPU keeps in bf16.
+/// ([`ops`](crate::ops) says which) is kept in bf16, by a GPU if it rounds so itself.
 ///
 /// ```
 /// use vitmae_tensor::{Device, Tensor};
@@ -27,8 +30,36 @@ pub struct Tensor {
 #[derive(Clone, Debug)]
 enum Storage {
     Cpu(Arc<Buffer>),
+    CpuBf16(Arc<Rounded>),
     #[cfg(feature = "gpu")]
     Gpu(Arc<Array>),
+}
+
+/// Values in bf16.
+#[derive(Debug)]
+struct Rounded {
+    /// Two values a word.
+    words: Buffer,
+    len: usize,
+    /// The same in f32, for the first operation that reads no bf16.
+    wide: OnceLock<Buffer>,
+}
+
+impl Rounded {
+    fn values(&self) -> &[Bf16] {
+        &bytemuck::cast_slice(self.words.as_slice())[..self.len]
+    }
+
+    fn wide(&self) -> &[f32] {
+        let widen = || {
+            let mut wide = Buffer::take(self.len);
+            for (wide, value) in wide.as_mut_slice().iter_mut().zip(self.values()) {
+                *wide = value.to_f32();
+            }
+            wide
+        };
+        self.wide.get_or_init(widen).as_slice()
+    }
 }
 
 impl Tensor {
@@ -109,6 +140,32 @@ impl Tensor {
         Ok(Self { device: device.clone(), shape: shape.to_vec(), storage })
     }
 
+    /// A tensor of the CPU for what reads its values in `stored`, which `write` fills in full.
+    pub(crate) fn written_as(
+        device: &Device,
+        shape: &[usize],
+        stored: Precision,
+        write: impl FnOnce(ValuesMut),
+    ) -> Result<Self, TensorError> {
+        if stored == Precision::F32 {
+            return Self::written(device, shape, |out| write(out.into()));
+        }
+        let len = elements(shape)?;
+        let mut words = Buffer::take(len.div_ceil(2));
+        let values: &mut [Bf16] = bytemuck::cast_slice_mut(words.as_mut_slice());
+        write((&mut values[..len]).into());
+        let storage = Storage::CpuBf16(Arc::new(Rounded { words, len, wide: OnceLock::new() }));
+        Ok(Self { device: device.clone(), shape: shape.to_vec(), storage })
+    }
+
+    /// The precision in which a tensor of the CPU keeps its values.
+    pub(crate) fn stored(&self) -> Precision {
+        match &self.storage {
+            Storage::CpuBf16(_) => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
+
     /// The device that holds it.
     pub fn device(&self) -> &Device {
         &self.device
@@ -135,7 +192,7 @@ impl Tensor {
     /// [`TensorError::DeviceFailed`] if one of them, or the transfer, failed.
     pub fn to_vec(&self) -> Result<Vec<f32>, TensorError> {
         match &self.storage {
-            Storage::Cpu(buffer) => Ok(buffer.as_slice().to_vec()),
+            Storage::Cpu(_) | Storage::CpuBf16(_) => Ok(self.as_slice().to_vec()),
             #[cfg(feature = "gpu")]
             Storage::Gpu(array) => {
                 let client = self.device.client();
@@ -210,39 +267,49 @@ impl Tensor {
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+            (Storage::CpuBf16(a), Storage::CpuBf16(b)) => Arc::ptr_eq(a, b),
             #[cfg(feature = "gpu")]
             (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
-            #[cfg(feature = "gpu")]
             _ => false,
         }
     }
 
-    /// The values of a tensor of the CPU; operations check that their tensors share a device.
+    /// The values of a tensor of the CPU as they are kept; operations check that their tensors share a device.
+    pub(crate) fn values(&self) -> Values<'_> {
+        match &self.storage {
+            Storage::CpuBf16(rounded) => rounded.values().into(),
+            _ => self.as_slice().into(),
+        }
+    }
+
+    /// The same in f32.
     pub(crate) fn as_slice(&self) -> &[f32] {
         match &self.storage {
             Storage::Cpu(buffer) => buffer.as_slice(),
+            Storage::CpuBf16(rounded) => rounded.wide(),
             #[cfg(feature = "gpu")]
             Storage::Gpu(_) => unreachable!("a tensor of a GPU in an operation of the CPU"),
         }
     }
 
-    /// The values of a tensor of the CPU for writing in place; shared memory is copied first.
+    /// The values of a tensor of the CPU for writing in place, in f32; shared memory is copied first.
     pub(crate) fn make_mut(&mut self) -> &mut [f32] {
-        #[allow(clippy::infallible_destructuring_match, reason = "with a GPU there are two")]
-        let buffer = match &mut self.storage {
-            Storage::Cpu(buffer) => buffer,
-            #[cfg(feature = "gpu")]
-            Storage::Gpu(_) => unreachable!("a tensor of a GPU in an operation of the CPU"),
+        let is_own = match &mut self.storage {
+            Storage::Cpu(buffer) => Arc::get_mut(buffer).is_some(),
+            _ => false,
         };
-        if Arc::get_mut(buffer).is_none() {
-            let shared = buffer.as_slice();
+        if !is_own {
+            let shared = self.as_slice();
             let mut own = Buffer::take(shared.len());
             own.as_mut_slice().copy_from_slice(shared);
-            *buffer = Arc::new(own);
+            self.storage = Storage::Cpu(Arc::new(own));
         }
-        match Arc::get_mut(buffer) {
-            Some(buffer) => buffer.as_mut_slice(),
-            None => unreachable!("the buffer was just made"),
+        match &mut self.storage {
+            Storage::Cpu(buffer) => match Arc::get_mut(buffer) {
+                Some(buffer) => buffer.as_mut_slice(),
+                None => unreachable!("the buffer was just made"),
+            },
+            _ => unreachable!("the storage was just made"),
         }
     }
 
@@ -251,7 +318,7 @@ impl Tensor {
     pub(crate) fn array(&self) -> &Array {
         match &self.storage {
             Storage::Gpu(array) => array,
-            Storage::Cpu(_) => unreachable!("a tensor of the CPU in an operation of a GPU"),
+            _ => unreachable!("a tensor of the CPU in an operation of a GPU"),
         }
     }
 
@@ -269,7 +336,7 @@ impl Tensor {
         use vitmae_kernels::activation::{self, Activation};
         let is_shared = match &self.storage {
             Storage::Gpu(array) => Arc::strong_count(array) > 1,
-            Storage::Cpu(_) => unreachable!("a tensor of the CPU in an operation of a GPU"),
+            _ => unreachable!("a tensor of the CPU in an operation of a GPU"),
         };
         if let Some(client) = self.device.client().filter(|_| is_shared) {
             let own = Self::empty_as(&self.device, client, &self.shape, self.array().dtype)?;
@@ -409,6 +476,22 @@ mod tests {
         let b = a.clone();
         a.set(&[3.0, 4.0]).unwrap();
         assert_eq!((a.to_vec().unwrap(), b.to_vec().unwrap()), (vec![3.0, 4.0], vec![1.0, 2.0]));
+    }
+
+    #[test]
+    fn bf16_is_read_as_it_is_or_in_f32_and_written_in_f32() {
+        let device = Device::cpu();
+        let write = |out: ValuesMut| match out {
+            ValuesMut::Bf16(out) => out.copy_from_slice(&[Bf16::ONE, Bf16::MIN, Bf16::NEG_ONE]),
+            ValuesMut::F32(_) => unreachable!("asked for bf16"),
+        };
+        let mut a = Tensor::written_as(&device, &[3], Precision::Bf16, write).unwrap();
+        let (b, values) = (a.clone(), [1.0, Bf16::MIN.to_f32(), -1.0]);
+        assert!(matches!(a.values(), Values::Bf16(values) if values[2] == Bf16::NEG_ONE));
+        assert_eq!((a.to_vec().unwrap(), b.is(&a)), (values.to_vec(), true));
+        a.make_mut()[0] = 2.0;
+        assert_eq!((a.stored(), b.stored()), (Precision::F32, Precision::Bf16));
+        assert_eq!((a.as_slice()[..2].to_vec(), b.as_slice()), (vec![2.0, values[1]], &values[..]));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use vitmae_cpu::attention::{self, Shape};
 use vitmae_cpu::dropout::Dropout;
 use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::random::Stream;
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::close::{Tolerance, assert_close};
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::{tolerance, tolerance_at};
@@ -192,6 +193,34 @@ fn nothing_is_attended_by_nothing() {
             attention::forward(precision, &[], None, shape, &mut [], &mut []);
             attention::backward(precision, &[], &[], &[], &[], None, shape, &mut []);
             attention::probabilities(precision, &[], &[], shape, &mut []);
+        }
+    }
+}
+
+#[test]
+fn bf16_in_memory_gives_the_bits_of_the_same_values_in_f32_rounded_once() {
+    let mut draws = Draws::new(11);
+    let narrow = |values: &[f32]| values.iter().copied().map(Bf16::from_f32).collect::<Vec<_>>();
+    let wide = |values: &[Bf16]| values.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
+    for shape in SHAPES.map(shape) {
+        let len = shape.batch * shape.tokens * shape.width();
+        let (qkv, dout) = (narrow(&draws.vec_f32(3 * len)), narrow(&draws.vec_f32(len)));
+        let rows = shape.batch * shape.heads * shape.tokens;
+        for dropout in [None, Some(&dropout())] {
+            let precision = Precision::Bf16;
+            let [out, lse, ..] = kernels(precision, &wide(&qkv), &wide(&dout), dropout, shape);
+            let (mut out_found, mut lse_found) = (vec![Bf16::NAN; len], vec![f32::NAN; rows]);
+            attention::forward(precision, &qkv, dropout, shape, &mut out_found, &mut lse_found);
+            assert_eq!((&out_found, &lse_found), (&narrow(&out), &lse), "{shape:?}");
+
+            let (mut dqkv, mut dqkv_found) = (vec![f32::NAN; 3 * len], vec![Bf16::NAN; 3 * len]);
+            let (out, qkv_wide) = (wide(&out_found), wide(&qkv));
+            let dout_wide = wide(&dout);
+            let to = &mut dqkv;
+            attention::backward(precision, &dout_wide, &qkv_wide, &out, &lse, dropout, shape, to);
+            let to = &mut dqkv_found;
+            attention::backward(precision, &dout, &qkv, &out_found, &lse, dropout, shape, to);
+            assert_eq!(dqkv_found, narrow(&dqkv), "{shape:?}");
         }
     }
 }

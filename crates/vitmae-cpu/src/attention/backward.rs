@@ -3,8 +3,8 @@
 use super::{Head, Shape, for_each_head, rows};
 use crate::dropout::Dropout;
 use crate::gemm::{MatRef, Precision};
-use crate::parallel::SharedMut;
 use crate::scratch;
+use crate::values::{SharedValues, Values, ValuesMut};
 use std::ops::Range;
 
 /// The gradient of [`super::forward`], from its output and `lse`, with the same `precision` and
@@ -18,29 +18,30 @@ use std::ops::Range;
 /// `dout, out: [B, N, D]`, `qkv: [B, N, 3D]`, `lse: [B, A, N]` → `dqkv: [B, N, 3D]`
 ///
 /// # Panics
-/// If a length does not fit `shape`.
+/// As [`forward`](super::forward).
 #[allow(clippy::too_many_arguments, reason = "tensors of one operation")]
-pub fn backward(
+pub fn backward<'i, 'o>(
     precision: Precision,
-    dout: &[f32],
-    qkv: &[f32],
-    out: &[f32],
+    dout: impl Into<Values<'i>>,
+    qkv: impl Into<Values<'i>>,
+    out: impl Into<Values<'i>>,
     lse: &[f32],
     dropout: Option<&Dropout>,
     shape: Shape,
-    dqkv: &mut [f32],
+    dqkv: impl Into<ValuesMut<'o>>,
 ) {
+    let (dout, qkv, out, dqkv) = (dout.into(), qkv.into(), out.into(), dqkv.into());
     assert_eq!(dout.len(), shape.len(), "attention: dout");
     assert_eq!(out.len(), shape.len(), "attention: out");
     assert_eq!(lse.len(), shape.rows(), "attention: lse");
     assert_eq!(dqkv.len(), 3 * shape.len(), "attention: dqkv");
-    let dqkv = SharedMut::new(dqkv);
+    let dqkv = SharedValues::new(dqkv);
     for_each_head(precision, qkv, dropout, shape, |head| {
         backward_head(head, dout, out, lse, dqkv);
     });
 }
 
-fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: SharedMut) {
+fn backward_head(head: &Head, dout: Values, out: Values, lse: &[f32], dqkv: SharedValues) {
     let Shape { tokens, head_dim: d, .. } = head.shape;
     let Head { small, block, ld, width, .. } = *head;
     let kept = if head.dropout.is_some() { block * ld } else { 0 };
@@ -62,11 +63,12 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
         block * ld,
         block,
         kept,
+        d,
     ];
     let mut memory = scratch::take(scratch::total(whole) + scratch::total(blocks));
     let (of_whole, of_blocks) = memory.split_at_mut(scratch::total(whole));
     let [keys_t, values_t, keys, dkeys, dvalues, packed] = scratch::split(of_whole, whole);
-    let [queries, douts, queries_b, douts_b, dqueries, scores, dscores, delta, keep] =
+    let [queries, douts, queries_b, douts_b, dqueries, scores, dscores, delta, keep, one] =
         scratch::split(of_blocks, blocks);
     small.pack(&head.part(1).transposed(), keys_t);
     small.pack(&head.part(2).transposed(), values_t);
@@ -77,10 +79,11 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
         head.prefetch_next(block.clone());
         for ((i, row), delta) in block.clone().zip(douts.chunks_exact_mut(d)).zip(&mut *delta) {
             let at = head.output(i);
-            row.copy_from_slice(&dout[at..at + d]);
-            *delta = rows::dot(row, &out[at..at + d]);
+            dout.copy(at, row);
+            *delta = rows::dot(row, out.widened(at..at + d, one));
         }
-        let scores = head.scores(block.clone(), queries, keys_t, scores, packed);
+        let queries = head.queries(block.clone(), queries);
+        let scores = head.scores(queries, keys_t, scores, packed);
         let dscores = &mut dscores[..rows * ld];
         let douts = MatRef::row_major(&douts[..rows * d], rows, d);
         small.multiply(douts, values_t, ld, dscores, false, packed);
@@ -99,26 +102,32 @@ fn backward_head(head: &Head, dout: &[f32], out: &[f32], lse: &[f32], dqkv: Shar
         small.pack(&douts, douts_b);
         let weights = MatRef::strided(&*scores, rows, tokens, ld, 1);
         small.multiply(weights.transposed(), douts_b, width, dvalues, add, packed);
-        let queries = MatRef::row_major(&queries[..rows * d], rows, d);
         small.pack(&queries, queries_b);
         let gradients = MatRef::strided(&*dscores, rows, tokens, ld, 1);
         small.multiply(gradients.transposed(), queries_b, width, dkeys, add, packed);
         small.multiply(gradients, keys, width, dqueries, false, packed);
-        write(head, block, 0, dqueries, dqkv);
+        write(head, block, 0, dqueries, dqkv, one);
     }
-    write(head, 0..tokens, 1, dkeys, dqkv);
-    write(head, 0..tokens, 2, dvalues, dqkv);
+    write(head, 0..tokens, 1, dkeys, dqkv, one);
+    write(head, 0..tokens, 2, dvalues, dqkv, one);
 }
 
 fn multiply(values: &mut [f32], factors: &[f32]) {
     values.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
 }
 
-/// Copies rows of a product to the gradient of q (0), k (1) or v (2).
-fn write(head: &Head, range: Range<usize>, part: usize, product: &[f32], dqkv: SharedMut) {
+/// Copies rows of a product to the gradient of q (0), k (1) or v (2), by way of `one` row if that is bf16.
+fn write(
+    head: &Head,
+    range: Range<usize>,
+    part: usize,
+    product: &[f32],
+    dqkv: SharedValues,
+    one: &mut [f32],
+) {
+    let d = head.shape.head_dim;
     for (i, row) in range.zip(product.chunks_exact(head.width)) {
         // SAFETY: each task owns the columns of its head.
-        let out = unsafe { dqkv.slice(head.packed(i, part), head.shape.head_dim) };
-        out.copy_from_slice(&row[..out.len()]);
+        unsafe { dqkv.write(head.packed(i, part), d, one, |out| out.copy_from_slice(&row[..d])) };
     }
 }

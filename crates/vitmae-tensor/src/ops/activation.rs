@@ -15,8 +15,8 @@ pub fn activation(x: &Tensor, f: Activation) -> Result<Tensor, TensorError> {
         vitmae_kernels::activation::forward(client, of_kernels(f), x.array(), y.array());
         return Ok(y);
     }
-    Tensor::written(x.device(), x.shape(), |y| {
-        vitmae_cpu::activation::forward(f, x.as_slice(), y);
+    Tensor::written_as(x.device(), x.shape(), x.stored(), |y| {
+        vitmae_cpu::activation::forward(f, x.values(), y);
     })
 }
 
@@ -35,8 +35,8 @@ pub fn activation_backward(dy: &Tensor, x: &Tensor, f: Activation) -> Result<Ten
         vitmae_kernels::activation::backward(client, of_kernels(f), x.array(), &dy, dx.array());
         return Ok(dx);
     }
-    Tensor::written(x.device(), x.shape(), |dx| {
-        vitmae_cpu::activation::backward(f, x.as_slice(), dy.as_slice(), dx);
+    Tensor::written_as(x.device(), x.shape(), x.stored(), |dx| {
+        vitmae_cpu::activation::backward(f, x.values(), dy.values(), dx);
     })
 }
 

@@ -1,6 +1,7 @@
 //! Multi-head self-attention over packed rows q|k|v, without a matrix of all pairs.
 
 use vitmae_cpu::attention::{self as cpu, Shape};
+use vitmae_cpu::values::Values;
 #[cfg(feature = "gpu")]
 use vitmae_kernels::{Dtype, attention as gpu};
 
@@ -52,8 +53,8 @@ pub fn attention(
             .map_err(|error| device.failed(error))?;
         return Ok(Attended { out, lse, precision });
     }
-    let out = Tensor::written(device, &[batch, tokens, shape.width()], |out| {
-        cpu::forward(precision, qkv.as_slice(), dropout, shape, out, lse.make_mut());
+    let out = Tensor::written_as(device, &[batch, tokens, shape.width()], precision, |out| {
+        cpu::forward(precision, factors(qkv, precision), dropout, shape, out, lse.make_mut());
     })?;
     Ok(Attended { out, lse, precision })
 }
@@ -88,10 +89,9 @@ pub fn attention_backward(
             .map_err(|error| qkv.device().failed(error))?;
         return Ok(dqkv);
     }
-    Tensor::written(qkv.device(), qkv.shape(), |dqkv| {
-        let (dout, out) = (dout.as_slice(), out.as_slice());
-        let (qkv, lse) = (qkv.as_slice(), lse.as_slice());
-        cpu::backward(*precision, dout, qkv, out, lse, dropout, shape, dqkv);
+    Tensor::written_as(qkv.device(), qkv.shape(), *precision, |dqkv| {
+        let (dout, qkv, lse) = (dout.values(), factors(qkv, *precision), lse.as_slice());
+        cpu::backward(*precision, dout, qkv, out.values(), lse, dropout, shape, dqkv);
     })
 }
 
@@ -119,8 +119,16 @@ pub fn attention_probabilities(
         return Ok(p);
     }
     Tensor::written(qkv.device(), &[batch, heads, tokens, tokens], |p| {
-        cpu::probabilities(*precision, qkv.as_slice(), lse.as_slice(), shape, p);
+        cpu::probabilities(*precision, factors(qkv, *precision), lse.as_slice(), shape, p);
     })
+}
+
+/// `qkv` as products in `precision` read it.
+fn factors(qkv: &Tensor, precision: Precision) -> Values<'_> {
+    match precision {
+        Precision::F32 => qkv.as_slice().into(),
+        Precision::Bf16 => qkv.values(),
+    }
 }
 
 fn shape_of(op: &'static str, qkv: &Tensor, heads: usize) -> Result<Shape, TensorError> {

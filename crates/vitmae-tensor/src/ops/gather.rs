@@ -24,8 +24,8 @@ pub fn gather(x: &Tensor, ids: &Indices) -> Result<Tensor, TensorError> {
         gpu::forward(client, x.array(), ids.ids(), of_kernels(shape), y.array());
         return Ok(y);
     }
-    Tensor::written(x.device(), &[batch, shape.kept, width], |y| {
-        cpu::forward(x.as_slice(), ids.as_slice(), shape, y);
+    Tensor::written_as(x.device(), &[batch, shape.kept, width], x.stored(), |y| {
+        cpu::forward(x.values(), ids.as_slice(), shape, y);
     })
 }
 
@@ -48,8 +48,8 @@ pub fn gather_backward(dy: &Tensor, ids: &Indices, rows: usize) -> Result<Tensor
         gpu::backward(client, dy.array(), ids.ids(), of_kernels(shape), dx.array());
         return Ok(dx);
     }
-    Tensor::written(dy.device(), &[batch, rows, width], |dx| {
-        cpu::backward(dy.as_slice(), ids.as_slice(), shape, dx);
+    Tensor::written_as(dy.device(), &[batch, rows, width], dy.stored(), |dx| {
+        cpu::backward(dy.values(), ids.as_slice(), shape, dx);
     })
 }
 

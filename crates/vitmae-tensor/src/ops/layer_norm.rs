@@ -36,8 +36,6 @@ pub fn layer_norm(
     eps: f32,
     stored: Precision,
 ) -> Result<Normalised, TensorError> {
-    #[cfg(not(feature = "gpu"))]
-    let _ = stored;
     let (rows, width) = x.rows("layer_norm", "x")?;
     weight.expect("layer_norm", "weight", &[width])?;
     bias.expect("layer_norm", "bias", &[width])?;
@@ -52,7 +50,7 @@ pub fn layer_norm(
         gpu::forward(client, x.array(), weight, bias, eps, y.array(), mean_out, rstd_out);
         return Ok(Normalised { y, mean, rstd });
     }
-    let y = Tensor::written(x.device(), x.shape(), |y| {
+    let y = Tensor::written_as(x.device(), x.shape(), stored, |y| {
         let (weight, bias) = (weight.as_slice(), bias.as_slice());
         cpu::forward(x.as_slice(), weight, bias, eps, y, mean.make_mut(), rstd.make_mut());
     })?;
@@ -169,7 +167,7 @@ pub fn layer_norm_backward(
     }
     Tensor::written(x.device(), x.shape(), |dx| {
         cpu::backward(
-            dy.as_slice(),
+            dy.values(),
             x.as_slice(),
             weight.as_slice(),
             mean.as_slice(),

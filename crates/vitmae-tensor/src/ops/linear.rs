@@ -3,6 +3,7 @@
 pub use vitmae_cpu::gemm::Precision;
 use vitmae_cpu::gemm::{Epilogue, PackedB, QuantisedB};
 use vitmae_cpu::linear::{self as cpu, Shape};
+use vitmae_cpu::values::ValuesMut;
 #[cfg(feature = "gpu")]
 use vitmae_kernels::{Array, Capabilities, Client, Dtype, convert, linear as gpu};
 
@@ -80,23 +81,17 @@ impl std::fmt::Debug for PackedWeight {
 
 impl Weight<'_> {
     /// `y = x · weightᵀ`, then the epilogue, on the CPU.
-    fn forward(&self, x: &Tensor, epilogue: Epilogue, shape: Shape, y: &mut [f32]) {
+    fn forward(&self, x: &Tensor, epilogue: Epilogue, shape: Shape, y: ValuesMut) {
         // A write to the weight gave it memory of its own, since the packed one holds a clone.
         let fresh = |packed: &&PackedWeight| packed.source.is(self.tensor);
         match self.packed.filter(fresh).map(|packed| &packed.packed) {
-            Some(Packed::Int8(packed)) => cpu::forward_int8(x.as_slice(), packed, epilogue, y),
+            Some(Packed::Int8(packed)) => cpu::forward_int8(x.values(), packed, epilogue, y),
             Some(Packed::As(precision, packed)) if *precision == self.precision => {
-                cpu::forward_packed(x.as_slice(), packed, epilogue, shape.rows, y);
+                cpu::forward_packed(x.values(), packed, epilogue, shape.rows, y);
             }
             _ => {
-                cpu::forward(
-                    self.precision,
-                    x.as_slice(),
-                    self.tensor.as_slice(),
-                    epilogue,
-                    shape,
-                    y,
-                );
+                let weight = self.tensor.as_slice();
+                cpu::forward(self.precision, x.values(), weight, epilogue, shape, y);
             }
         }
     }
@@ -120,8 +115,6 @@ pub fn linear(
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "linear";
     let (shape, out) = check(OP, x, weight.tensor, bias)?;
-    #[cfg(not(feature = "gpu"))]
-    let _ = stored;
     #[cfg(feature = "gpu")]
     if let Some(client) = x.device().client() {
         let y = Tensor::empty_as(x.device(), client, &out, dtype_of(client, stored))?;
@@ -131,7 +124,7 @@ pub fn linear(
         gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
-    Tensor::written(x.device(), &out, |y| {
+    Tensor::written_as(x.device(), &out, stored, |y| {
         let epilogue = Epilogue { bias: bias.map(Tensor::as_slice), ..Epilogue::default() };
         weight.forward(x, epilogue, shape, y);
     })
@@ -193,19 +186,18 @@ fn activated(
         gpu::forward(client, &x, &weight, epilogue, of_kernels(shape), y.array());
         return Ok(y);
     }
-    let pre = match pre {
-        Some(pre) => Some(pre.insert(Tensor::empty(x.device(), &out)?)),
-        None => None,
+    let stored = weight.precision;
+    let product = |pre: Option<ValuesMut>| {
+        Tensor::written_as(x.device(), &out, stored, |y| {
+            let bias = bias.map(Tensor::as_slice);
+            let epilogue = Epilogue { bias, activation: Some(f), pre, residual: None };
+            weight.forward(x, epilogue, shape, y);
+        })
     };
-    Tensor::written(x.device(), &out, |y| {
-        let epilogue = Epilogue {
-            bias: bias.map(Tensor::as_slice),
-            activation: Some(f),
-            pre: pre.map(Tensor::make_mut),
-            residual: None,
-        };
-        weight.forward(x, epilogue, shape, y);
-    })
+    let Some(pre) = pre else { return product(None) };
+    let mut y = None;
+    *pre = Some(Tensor::written_as(x.device(), &out, stored, |pre| y = Some(product(Some(pre))))?);
+    y.unwrap_or_else(|| unreachable!("it was written"))
 }
 
 /// `y = x · weightᵀ + bias + residual`.
@@ -234,7 +226,7 @@ pub fn linear_residual(
     Tensor::written(x.device(), &out, |y| {
         let (bias, residual) = (bias.map(Tensor::as_slice), Some(residual.as_slice()));
         let epilogue = Epilogue { bias, residual, ..Epilogue::default() };
-        weight.forward(x, epilogue, shape, y);
+        weight.forward(x, epilogue, shape, y.into());
     })
 }
 
@@ -260,8 +252,6 @@ pub fn linear_backward_input(
     replace_last(&mut shape, inputs);
     let sizes = Shape { rows, inputs, outputs };
     Tensor::expect_together(OP, &[dy, weight])?;
-    #[cfg(not(feature = "gpu"))]
-    let _ = stored;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
         let dx = Tensor::empty_as(dy.device(), client, &shape, dtype_of(client, stored))?;
@@ -270,8 +260,8 @@ pub fn linear_backward_input(
         gpu::backward_input(client, &dy, &weight, sizes, dx.array());
         return Ok(dx);
     }
-    Tensor::written(dy.device(), &shape, |dx| {
-        cpu::backward_input(precision, dy.as_slice(), weight.as_slice(), sizes, dx);
+    Tensor::written_as(dy.device(), &shape, stored, |dx| {
+        cpu::backward_input(precision, dy.values(), weight.as_slice(), sizes, dx);
     })
 }
 
@@ -307,7 +297,7 @@ pub fn linear_backward_weight(
         return Ok(());
     }
     into_slot(slot, dy.device(), weight, |dweight, add| {
-        cpu::backward_weight(precision, dy.as_slice(), x.as_slice(), shape, dweight, add);
+        cpu::backward_weight(precision, dy.values(), x.values(), shape, dweight, add);
     })
 }
 
@@ -325,7 +315,7 @@ pub fn linear_backward_bias(dy: &Tensor, slot: &mut Option<Tensor>) -> Result<()
         return Ok(());
     }
     into_slot(slot, dy.device(), &[outputs], |dbias, add| {
-        cpu::backward_bias(dy.as_slice(), shape, dbias, add);
+        cpu::backward_bias(dy.values(), shape, dbias, add);
     })
 }
 
