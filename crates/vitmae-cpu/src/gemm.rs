@@ -56,6 +56,9 @@ use std::ops::Range;
 const K_BLOCK: usize = 256;
 /// Tasks a thread, if there are columns enough.
 const TASKS: usize = 2;
+/// k-blocks that are multiplied before the next ones are packed, where sums can wait in `C`: with more of them, few columns
+/// of `B` would fit into the second-level cache, and `A` would be read again for each few.
+const K_PART: usize = 4;
 /// Words of `A` packed at a time, about, and the fewest rows: `B` is packed again for the next ones.
 const A_WORDS: usize = 4 << 20;
 const MIN_ROWS: usize = 512;
@@ -116,6 +119,12 @@ impl<'a> MatRef<'a> {
     /// Number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Some columns.
+    fn columns(&self, columns: Range<usize>) -> Self {
+        let data = self.data.range(columns.start * self.col_stride..self.data.len());
+        Self { data, cols: columns.len(), ..*self }
     }
 
     /// The values, of which the caller knows that they are f32.
@@ -217,28 +226,41 @@ fn gemm_by(
     let end = End::new(c, epilogue, n);
     let k_blocks = method.words(k).div_ceil(K_BLOCK).max(1);
     let k_block = k.div_ceil(k_blocks).next_multiple_of(method.k_step()).max(1);
-    let product = Product { method, a, b, accumulate, k_block, end };
-    let parts = m.div_ceil((A_WORDS / method.words(k).max(1)).max(MIN_ROWS));
-    let part = m.div_ceil(parts).next_multiple_of(method.mr());
-    let mut packed_a = scratch::take(method.packed_a_len(part.min(m), k));
-    for start in (0..m).step_by(part) {
-        let rows = start..(start + part).min(m);
-        product.pack_a(rows.clone(), &mut packed_a);
-        product.multiply(rows, &packed_a);
+    let k_part = if end.is_f32() && !b.is_packed() { K_PART * k_block } else { k };
+    for k_start in (0..k.max(1)).step_by(k_part.max(1)) {
+        let terms = k_start..(k_start + k_part).min(k);
+        let (a, b) = (a.columns(terms.clone()), b.rows(terms.clone()));
+        let (accumulate, is_last) = (accumulate || k_start > 0, terms.end == k);
+        Product { method, a, b, accumulate, k_block, end: &end, is_last }.run();
     }
 }
 
-/// One call of [`gemm`].
+/// One call of [`gemm`], or a part of its terms.
 struct Product<'a> {
     method: Method,
     a: MatRef<'a>,
     b: Right<'a>,
     accumulate: bool,
     k_block: usize,
-    end: End<'a>,
+    end: &'a End<'a>,
+    /// Whether the sums are whole behind this part.
+    is_last: bool,
 }
 
 impl Product<'_> {
+    /// Goes down the rows of `A`, as many at a time as are packed together.
+    fn run(&self) {
+        let (method, m, k) = (self.method, self.a.rows, self.a.cols);
+        let parts = m.div_ceil((A_WORDS / method.words(k).max(1)).max(MIN_ROWS));
+        let part = m.div_ceil(parts).next_multiple_of(method.mr());
+        let mut packed_a = scratch::take(method.packed_a_len(part.min(m), k));
+        for start in (0..m).step_by(part) {
+            let rows = start..(start + part).min(m);
+            self.pack_a(rows.clone(), &mut packed_a);
+            self.multiply(rows, &packed_a);
+        }
+    }
+
     /// Packs rows of `A`.
     fn pack_a(&self, rows: Range<usize>, packed: &mut [f32]) {
         let (method, k) = (self.method, self.a.cols);
@@ -280,7 +302,9 @@ impl Product<'_> {
                     unsafe {
                         let sums = self.end.sums(c_rows.clone(), strip.clone(), &mut beside);
                         self.multiply_block(c_rows.clone(), strip.clone(), a, b, sums);
-                        self.end.finish(sums, c_rows.clone(), strip);
+                        if self.is_last {
+                            self.end.finish(sums, c_rows.clone(), strip);
+                        }
                     }
                 }
             }

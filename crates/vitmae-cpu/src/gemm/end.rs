@@ -51,6 +51,11 @@ impl<'a> End<'a> {
         Self { c: SharedValues::new(c), n, bias, activation, pre, residual }
     }
 
+    /// Whether sums are added up in `C`, where they can wait.
+    pub(super) fn is_f32(&self) -> bool {
+        matches!(self.c, SharedValues::F32(_))
+    }
+
     /// Words of the memory for [`End::sums`] of so many rows.
     pub(super) fn sums_len(&self, rows: usize) -> usize {
         self.c.buffer_len(rows * STRIP)

@@ -60,6 +60,19 @@ impl<'a> From<&'a PackedB> for Right<'a> {
 }
 
 impl Right<'_> {
+    /// Some rows, of a matrix that is not packed yet; otherwise all.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Self {
+        match &self.source {
+            Source::Matrix(b) => Self::from(b.transposed().columns(rows).transposed()),
+            Source::Packed(panels) => Self { source: Source::Packed(panels), ..*self },
+        }
+    }
+
+    /// Whether it was packed before.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.source, Source::Packed(_))
+    }
+
     /// Words that [`Right::packed`] needs for so many columns.
     pub(super) fn scratch_len(&self, method: Method, cols: usize) -> usize {
         match self.source {
