@@ -11,6 +11,7 @@
 //! `Documentation/arch/x86/xstate.rst`.
 
 use super::kernel::Corner;
+use crate::values::Bf16;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
@@ -117,19 +118,35 @@ impl Drop for Configured {
     }
 }
 
+/// A panel of `A`: rows of 32 bf16 values for each step of k. Distances are in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    data: *const u8,
+    /// From row to row.
+    row: usize,
+    /// From step to step.
+    step: usize,
+}
+
+impl Rows {
+    /// A packed panel of so many rows.
+    pub(super) fn packed(data: *const f32, rows: usize) -> Self {
+        Self { data: data.cast(), row: 64, step: rows.next_multiple_of(SIDE) * 64 }
+    }
+
+    /// Rows of a matrix, `stride` values apart.
+    pub(super) fn lying(data: *const Bf16, stride: usize) -> Self {
+        Self { data: data.cast(), row: 2 * stride, step: 64 }
+    }
+}
+
 /// Multiplies a panel of `A` with a panel of `B`; tiles at the edge of `C` go through a buffer.
 ///
 /// # Safety
-/// `a` holds the rows of `c`, rounded up to whole tiles, in `steps` blocks of 16 words each; `b` holds
+/// `a` holds the rows of `c`, rounded up to whole tiles, for `steps` steps; `b` holds
 /// `steps` blocks of two tiles; `c` has `1..=32` writable rows of `1..=32` columns; the thread holds a
 /// [`Configured`].
-pub(super) unsafe fn kernel(
-    steps: usize,
-    a: *const f32,
-    b: *const f32,
-    c: Corner,
-    accumulate: bool,
-) {
+pub(super) unsafe fn kernel(steps: usize, a: Rows, b: *const f32, c: Corner, accumulate: bool) {
     let rows = c.rows.next_multiple_of(SIDE);
     if c.rows == rows && c.cols == NR {
         // SAFETY: the caller's promise.
@@ -158,7 +175,7 @@ pub(super) unsafe fn kernel(
 /// As [`kernel`], and all of these rows and columns of `c` are writable.
 unsafe fn tiles(
     steps: usize,
-    a: *const f32,
+    a: Rows,
     b: *const f32,
     c: *mut f32,
     stride: usize,
@@ -179,15 +196,8 @@ unsafe fn tiles(
 ///
 /// # Safety
 /// As [`tiles`].
-unsafe fn four(
-    steps: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's promise; the loop advances A and B by two tiles a step.
+unsafe fn four(steps: usize, a: Rows, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+    // SAFETY: the caller's promise; the loop advances A by a step and B by two tiles.
     unsafe {
         asm!(
             "test {add}, {add}",
@@ -207,14 +217,15 @@ unsafe fn four(
             "jz 5f",
             "4:",
             "tileloadd tmm6, [{b} + {ld}]",
-            "tileloadd tmm4, [{a} + {ld}]",
+            "tileloadd tmm4, [{a} + {lda}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {ld} + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a} + {ld} + 1024]",
+            "tileloadd tmm5, [{e} + {lda}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 2048",
+            "add {a}, {step}",
+            "add {e}, {step}",
             "add {b}, 2048",
             "dec {steps}",
             "jnz 4b",
@@ -225,7 +236,10 @@ unsafe fn four(
             "tilestored [{d} + {ldc} + 64], tmm3",
             add = in(reg) usize::from(accumulate),
             steps = inout(reg) steps => _,
-            a = inout(reg) a => _,
+            a = inout(reg) a.data => _,
+            e = inout(reg) a.data.wrapping_add(SIDE * a.row) => _,
+            lda = in(reg) a.row,
+            step = in(reg) a.step,
             b = inout(reg) b => _,
             c = in(reg) c,
             d = in(reg) c.wrapping_add(SIDE * stride),
@@ -242,15 +256,8 @@ unsafe fn four(
 ///
 /// # Safety
 /// As [`tiles`].
-unsafe fn two(
-    steps: usize,
-    a: *const f32,
-    b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's promise; the loop advances A by one tile a step and B by two.
+unsafe fn two(steps: usize, a: Rows, b: *const f32, c: *mut f32, stride: usize, accumulate: bool) {
+    // SAFETY: the caller's promise; the loop advances A by a step and B by two tiles.
     unsafe {
         asm!(
             "test {add}, {add}",
@@ -265,12 +272,12 @@ unsafe fn two(
             "test {steps}, {steps}",
             "jz 5f",
             "4:",
-            "tileloadd tmm4, [{a} + {ld}]",
+            "tileloadd tmm4, [{a} + {lda}]",
             "tileloadd tmm6, [{b} + {ld}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{b} + {ld} + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {a}, 1024",
+            "add {a}, {step}",
             "add {b}, 2048",
             "dec {steps}",
             "jnz 4b",
@@ -279,7 +286,9 @@ unsafe fn two(
             "tilestored [{c} + {ldc} + 64], tmm1",
             add = in(reg) usize::from(accumulate),
             steps = inout(reg) steps => _,
-            a = inout(reg) a => _,
+            a = inout(reg) a.data => _,
+            lda = in(reg) a.row,
+            step = in(reg) a.step,
             b = inout(reg) b => _,
             c = in(reg) c,
             ld = in(reg) 64usize,

@@ -3,6 +3,7 @@
 //! Packed operands are made of 32-bit words: one f32 value, or two neighbours along k in bf16.
 
 use super::kernel::{Corner, Rows, Tile, tile};
+use super::left::Panel;
 use super::pack::{pack_a, pack_b};
 #[cfg(target_arch = "x86_64")]
 use super::words::{self, Register};
@@ -117,28 +118,60 @@ impl Method {
         rows * self.words(k)
     }
 
-    /// Words of `B` that a task may pack, where `A` has so many: they stay in the second-level cache.
+    /// Words of `B` that a task may pack, where `A` has so many: they stay in the second-level cache, of which CPUs with the
+    /// matrix unit have 2 MiB.
     ///
-    /// Every group of columns reads `A` again, so groups grow with `A`, except for the matrix unit, which would
-    /// wait for the third-level cache.
+    /// Every group of columns reads `A` again, so groups grow with `A`.
     pub(super) fn group_words(self, words_of_a: usize) -> usize {
-        let (least, most) = (160 * 1024, 512 * 1024);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => least,
-            _ => words_of_a.clamp(least, most),
+            Self::Amx => 256 * 1024,
+            _ => words_of_a.clamp(160 * 1024, 512 * 1024),
+        }
+    }
+
+    /// k-blocks that are multiplied before the next ones are packed, where sums can wait in `C`: with more of them, few
+    /// columns of `B` would fit into the second-level cache, and `A` would be read again for each few.
+    pub(super) fn k_part(self, a: &MatRef) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx if !self.reads_lying(a) => 2,
+            _ => 4,
         }
     }
 
     /// Rows that are multiplied with one panel of `B` after the other.
     ///
     /// The matrix unit goes through `B` panel by panel for two panels of `A`, which keeps its part of `C` in the
-    /// nearest caches; the others keep a panel of `B` in the first-level cache and rows of `A` in the second level.
-    pub(super) fn block_rows(self) -> usize {
+    /// nearest caches, or for more where the rows of `A` are neighbours, so that packing reads more of each line; the
+    /// others keep a panel of `B` in the first-level cache and rows of `A` in the second level.
+    pub(super) fn block_rows(self, a: &MatRef) -> usize {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx if a.row_stride == 1 => 8 * amx::MR,
             #[cfg(target_arch = "x86_64")]
             Self::Amx => 2 * amx::MR,
             _ => 192usize.next_multiple_of(self.mr()),
+        }
+    }
+
+    /// Whether each task packs its rows of `A`, since reading packed ones from afar would take longer than packing.
+    pub(super) fn packs_in_tasks(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => true,
+            _ => false,
+        }
+    }
+
+    /// Whether whole panels of this `A` are read where they lie.
+    pub(super) fn reads_lying(self, a: &MatRef) -> bool {
+        match (self, a.data) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Amx, Values::Bf16(_)) => {
+                a.col_stride == 1 && a.cols.is_multiple_of(words::values(true))
+            }
+            _ => false,
         }
     }
 
@@ -214,34 +247,50 @@ impl Method {
         Ready::default()
     }
 
-    /// Multiplies a packed panel of `A` with a packed panel of `B`.
+    /// Multiplies a panel of `A` with a packed panel of `B`.
     ///
     /// # Safety
-    /// The panels were packed for this method, with as many rows as `c` has; `c` lies inside a matrix whose
+    /// The panels were made for this method, with as many rows as `c` has; `c` lies inside a matrix whose
     /// elements the caller owns; the thread holds what [`Method::begin`] returned.
     pub(super) unsafe fn multiply(
         self,
         k: usize,
-        a: &[f32],
+        a: Panel,
         b: &[f32],
         c: Corner,
         accumulate: bool,
     ) {
         let a_len = self.packed_a_len(c.rows, k);
-        assert!(a.len() >= a_len && b.len() >= self.nr() * self.words(k), "gemm: packed panels");
-        let (a, b) = (a.as_ptr(), b.as_ptr());
+        let there = match a {
+            Panel::Packed(a) => a.len() >= a_len,
+            Panel::Lying(a, stride) => a.len() >= (c.rows - 1) * stride + k,
+        };
+        assert!(there && b.len() >= self.nr() * self.words(k), "gemm: panels");
+        let b = b.as_ptr();
         // SAFETY: the panels are as long as the kernels demand; C as promised by the caller.
         unsafe {
-            match self {
-                Self::F32(tile) | Self::Rounded(tile) => {
-                    (tile.kernel)(k, Rows { data: a, row: 1, k: c.rows }, b, c, accumulate);
+            match (self, a) {
+                (Self::F32(tile) | Self::Rounded(tile), Panel::Packed(a)) => {
+                    let a = Rows { data: a.as_ptr(), row: 1, k: c.rows };
+                    (tile.kernel)(k, a, b, c, accumulate);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Self::Fma => dot::kernel::<false>(k, a, b, c, accumulate),
+                (Self::Fma, Panel::Packed(a)) => {
+                    dot::kernel::<false>(k, a.as_ptr(), b, c, accumulate);
+                }
                 #[cfg(target_arch = "x86_64")]
-                Self::Dot => dot::kernel::<true>(k.div_ceil(2), a, b, c, accumulate),
+                (Self::Dot, Panel::Packed(a)) => {
+                    dot::kernel::<true>(k.div_ceil(2), a.as_ptr(), b, c, accumulate);
+                }
                 #[cfg(target_arch = "x86_64")]
-                Self::Amx => amx::kernel(self.words(k) / 16, a, b, c, accumulate),
+                (Self::Amx, a) => {
+                    let a = match a {
+                        Panel::Packed(a) => amx::Rows::packed(a.as_ptr(), c.rows),
+                        Panel::Lying(a, stride) => amx::Rows::lying(a.as_ptr(), stride),
+                    };
+                    amx::kernel(self.words(k) / 16, a, b, c, accumulate);
+                }
+                _ => unreachable!("gemm: a way to read A"),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Products small enough for one core, of operands that lie in its caches, as attention has them.
 
 use super::kernel::{Corner, Rows, tile};
+use super::left::Panel;
 use super::{MatRef, Method, Precision};
 
 /// How small products of a precision are computed.
@@ -90,7 +91,8 @@ impl Small {
         for panel in 0..width / nr {
             for row in (0..rows).step_by(mr) {
                 let c = corner(c, row, mr.min(rows - row), panel);
-                let (a, b) = (&scratch[row * words..], &packed_b[panel * nr * words..]);
+                let (a, b) =
+                    (Panel::Packed(&scratch[row * words..]), &packed_b[panel * nr * words..]);
                 // SAFETY: both were packed for this method; this thread owns C.
                 unsafe { method.multiply(k, a, b, c, accumulate) };
             }

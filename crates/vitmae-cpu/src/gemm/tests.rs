@@ -1,9 +1,12 @@
 //! Every method of the machine against f64: its panels, its corners, and whole products.
 
+use super::kernel::Corner;
+use super::left::Panel;
 use super::method::Method;
 use super::*;
 use crate::activation;
 use crate::bf16;
+use crate::scratch;
 use crate::values::Bf16;
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
@@ -59,7 +62,7 @@ fn every_method_writes_its_corner_and_nothing_else() {
                     let corner = Corner { data: c.as_mut_ptr(), stride, rows, cols };
                     let _ready = method.begin();
                     // SAFETY: the panels were packed for this method, and C has room for the corner.
-                    unsafe { method.multiply(k, &packed_a, &packed_b, corner, add) };
+                    unsafe { method.multiply(k, Panel::Packed(&packed_a), &packed_b, corner, add) };
                     for (index, (&found, &before)) in c.iter().zip(&before).enumerate() {
                         let (i, j) = (index / stride, index % stride);
                         let name = || format!("{method:?} {rows}x{cols}x{k} at ({i}, {j})");
