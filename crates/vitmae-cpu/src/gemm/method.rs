@@ -118,15 +118,18 @@ impl Method {
         rows * self.words(k)
     }
 
-    /// Words of `B` that a task may pack, where `A` has so many: they stay in the second-level cache, of which CPUs with the
-    /// matrix unit have 2 MiB.
+    /// Words of `B` that a task may pack for this `A`: they stay in the second-level cache, of which CPUs with the matrix
+    /// unit have 2 MiB, beside a block of `A` if that is packed.
     ///
     /// Every group of columns reads `A` again, so groups grow with `A`.
-    pub(super) fn group_words(self, words_of_a: usize) -> usize {
+    pub(super) fn group_words(self, a: &MatRef) -> usize {
+        let (least, most) = (160 * 1024, 512 * 1024);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => 256 * 1024,
-            _ => words_of_a.clamp(160 * 1024, 512 * 1024),
+            Self::Amx if self.reads_lying(a) => 256 * 1024,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => least,
+            _ => (a.rows * self.words(a.cols)).clamp(least, most),
         }
     }
 

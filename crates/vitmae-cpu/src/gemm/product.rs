@@ -66,7 +66,7 @@ impl Product<'_> {
         let (method, k, n) = (self.method, self.b.k, self.b.n);
         let (words, block_rows) = (method.words(k).max(1), method.block_rows(&self.a));
         let (panel, sizes) = ([method.mr(), method.nr()], [rows.len(), n]);
-        let group = method.group_words(rows.len() * words);
+        let group = method.group_words(&MatRef { rows: rows.len(), ..self.a });
         let grid = match packed_a {
             Some(_) => Grid::new(panel, sizes, words, group),
             None => Grid::of_rows(panel, sizes, words, group),
