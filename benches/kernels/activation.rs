@@ -1,6 +1,7 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, traffic};
+use vitmae_benches::{Rate, bench as add, bytes, narrow, traffic};
 use vitmae_cpu::activation::{self, Activation};
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::draws::Draws;
 
 pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
@@ -18,4 +19,11 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
             activation::backward(act, &x, &dy, &mut out);
         });
     }
+    let (x, dy, mut out) = (narrow(&x), narrow(&dy), vec![Bf16::ZERO; count]);
+    add(criterion, "activation", "gelu forward bf16", bytes(4 * count), || {
+        activation::forward(Activation::Gelu, &x, &mut out);
+    });
+    add(criterion, "activation", "gelu backward bf16", bytes(6 * count), || {
+        activation::backward(Activation::Gelu, &x, &dy, &mut out);
+    });
 }

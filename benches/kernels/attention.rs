@@ -1,7 +1,8 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, bf16_flop, flop};
+use vitmae_benches::{Rate, bench as add, bf16_flop, flop, narrow};
 use vitmae_cpu::attention::{self, Shape};
 use vitmae_cpu::gemm::Precision;
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::draws::Draws;
 
 pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
@@ -32,5 +33,15 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
                 attention::backward(precision, &dout, &qkv, out, lse, None, shape, &mut dqkv);
             });
         }
+        let (qkv, dout, precision) = (narrow(&qkv), narrow(&dout), Precision::Bf16);
+        let (mut out, mut dqkv) = (vec![Bf16::ZERO; count], vec![Bf16::ZERO; 3 * count]);
+        attention::forward(precision, &qkv, None, shape, &mut out, &mut lse);
+        let id = |way: &str| format!("{name} {way} bf16 in memory");
+        add(criterion, "attention", &id("forward"), bf16_flop(2 * product), || {
+            attention::forward(precision, &qkv, None, shape, &mut out, &mut lse);
+        });
+        add(criterion, "attention", &id("backward"), bf16_flop(5 * product), || {
+            attention::backward(precision, &dout, &qkv, &out, &lse, None, shape, &mut dqkv);
+        });
     }
 }

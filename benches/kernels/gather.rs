@@ -1,6 +1,7 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, traffic};
+use vitmae_benches::{Rate, bench as add, bytes, narrow, traffic};
 use vitmae_cpu::gather::{self, Shape};
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::draws::Draws;
 
 pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
@@ -19,6 +20,15 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
     });
     let dy = draws.vec_f32(chosen);
     add(criterion, "gather", "backward", traffic(chosen + batch * rows * width), || {
+        gather::backward(&dy, &ids, shape, &mut dx);
+    });
+    let (x, dy) = (narrow(&x), narrow(&dy));
+    let (mut y, mut dx) = (vec![Bf16::ZERO; chosen], vec![Bf16::ZERO; batch * rows * width]);
+    add(criterion, "gather", "forward bf16", bytes(4 * chosen), || {
+        gather::forward(&x, &ids, shape, &mut y);
+    });
+    let traffic = bytes(2 * (chosen + batch * rows * width));
+    add(criterion, "gather", "backward bf16", traffic, || {
         gather::backward(&dy, &ids, shape, &mut dx);
     });
 }

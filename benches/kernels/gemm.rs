@@ -1,8 +1,9 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, bf16_flop, flop, int8_op};
+use vitmae_benches::{Rate, bench as add, bf16_flop, flop, int8_op, narrow};
 use vitmae_cpu::activation::Activation;
 use vitmae_cpu::gemm::{Epilogue, MatRef, PackedB, Precision, gemm_packed};
 use vitmae_cpu::linear::{self, Shape};
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::draws::Draws;
 
 /// Rows, inputs and outputs of a linear layer.
@@ -51,7 +52,7 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
                     let epilogue = Epilogue {
                         bias: Some(&bias),
                         activation: Some(Activation::Gelu),
-                        pre: Some(&mut pre),
+                        pre: Some((&mut pre).into()),
                         residual: None,
                     };
                     linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
@@ -64,5 +65,44 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
                 linear::backward_weight(precision, &dy, &x, shape, &mut dweight, false);
             });
         }
+        in_memory(criterion, name, shape, [&x, &dy, &weight, &bias], &mut dweight);
     }
+}
+
+/// The products in bf16 of values that are bf16 in memory: what goes in and what comes out, not weights and their
+/// gradient.
+fn in_memory(
+    criterion: &mut Criterion<Rate>,
+    name: &str,
+    shape: Shape,
+    [x, dy, weight, bias]: [&[f32]; 4],
+    dweight: &mut [f32],
+) {
+    let precision = Precision::Bf16;
+    let Shape { rows, inputs, outputs } = shape;
+    let (x, dy, bias) = (narrow(x), narrow(dy), Some(bias));
+    let [mut y, mut pre] = [(); 2].map(|()| vec![Bf16::ZERO; rows * outputs]);
+    let mut dx = vec![Bf16::ZERO; rows * inputs];
+    let work = bf16_flop(2 * rows * inputs * outputs);
+    let mut case = |what: &str, kernel: &mut dyn FnMut()| {
+        let id = format!("{name} {what} bf16 in memory");
+        add(criterion, "gemm", &id, work.clone(), kernel);
+    };
+    case("forward", &mut || {
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        linear::forward(precision, &x, weight, epilogue, shape, &mut y);
+    });
+    if name.contains("fc1") {
+        case("forward with gelu", &mut || {
+            let (activation, pre) = (Some(Activation::Gelu), Some((&mut pre).into()));
+            let epilogue = Epilogue { bias, activation, pre, residual: None };
+            linear::forward(precision, &x, weight, epilogue, shape, &mut y);
+        });
+    }
+    case("backward input", &mut || {
+        linear::backward_input(precision, &dy, weight, shape, &mut dx);
+    });
+    case("backward weight", &mut || {
+        linear::backward_weight(precision, &dy, &x, shape, dweight, false);
+    });
 }

@@ -1,6 +1,7 @@
 use criterion::Criterion;
-use vitmae_benches::{Rate, bench as add, traffic};
+use vitmae_benches::{Rate, bench as add, bytes, narrow, traffic};
 use vitmae_cpu::layer_norm;
+use vitmae_cpu::values::Bf16;
 use vitmae_testing::draws::Draws;
 
 pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
@@ -13,10 +14,19 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
         add(criterion, "layer_norm", &format!("{name} forward"), traffic(2 * count), || {
             layer_norm::forward(&x, &weight, &bias, 1e-12, &mut y, &mut mean, &mut rstd);
         });
+        let mut rounded = vec![Bf16::ZERO; count];
+        add(criterion, "layer_norm", &format!("{name} forward bf16"), bytes(6 * count), || {
+            layer_norm::forward(&x, &weight, &bias, 1e-12, &mut rounded, &mut mean, &mut rstd);
+        });
         let (mut dweight, mut dbias) = (vec![0.0; width], vec![0.0; width]);
         layer_norm::forward(&x, &weight, &bias, 1e-12, &mut y, &mut mean, &mut rstd);
         let dx = &mut y;
         add(criterion, "layer_norm", &format!("{name} backward"), traffic(3 * count), || {
+            let (dw, db) = (&mut dweight, &mut dbias);
+            layer_norm::backward(&dy, &x, &weight, &mean, &rstd, None, dx, dw, db, false);
+        });
+        let dy = narrow(&dy);
+        add(criterion, "layer_norm", &format!("{name} backward bf16"), bytes(10 * count), || {
             let (dw, db) = (&mut dweight, &mut dbias);
             layer_norm::backward(&dy, &x, &weight, &mean, &rstd, None, dx, dw, db, false);
         });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput};
 use rayon::prelude::*;
+use vitmae_cpu::values::Bf16;
 
 /// Values of an array that no cache holds: 128 MiB.
 const LARGE: usize = 32 << 20;
@@ -63,7 +64,17 @@ pub fn int8_op(operations: usize) -> Throughput {
 
 /// The memory traffic of one call: so many f32 values read or written.
 pub fn traffic(values: usize) -> Throughput {
-    Throughput::BytesDecimal(4 * values as u64)
+    bytes(4 * values)
+}
+
+/// The same in bytes, where values are not all f32.
+pub fn bytes(count: usize) -> Throughput {
+    Throughput::BytesDecimal(count as u64)
+}
+
+/// Values rounded to bf16.
+pub fn narrow(values: &[f32]) -> Vec<Bf16> {
+    values.iter().copied().map(Bf16::from_f32).collect()
 }
 
 /// Adds `NAME/CASE` to the benches.

@@ -20,4 +20,5 @@ mod kernels {
     mod patches;
     mod pools;
     mod reduce;
+    mod rounded;
 }

@@ -122,11 +122,11 @@ fn accumulation_adds_to_what_is_there() {
 fn an_empty_inner_side_gives_zero() {
     for precision in PRECISIONS {
         let mut c = Guarded::poisoned(6);
-        let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
+        let nothing: [f32; 0] = [];
+        let (a, b) = (MatRef::row_major(&nothing, 2, 0), MatRef::row_major(&nothing, 0, 3));
         gemm(precision, a, b, c.slice(), false, Epilogue::default());
         assert_eq!(c.finish("c"), [0.0; 6]);
         let mut c = Guarded::poisoned(6);
-        let (a, b) = (MatRef::row_major(&[], 2, 0), MatRef::row_major(&[], 0, 3));
         let epilogue = Epilogue { bias: Some(&[1.0, 2.0, 3.0]), ..Epilogue::default() };
         gemm(precision, a, b, c.slice(), false, epilogue);
         assert_eq!(c.finish("c"), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
@@ -148,7 +148,7 @@ fn epilogues_equal_the_reference() {
                 let mut pre = Guarded::poisoned(if has_act { m * n } else { 0 });
                 let [mut c, mut forgetful] = [(); 2].map(|()| Guarded::poisoned(m * n));
                 let (a, b) = (MatRef::row_major(&a, m, k), MatRef::row_major(&b, k, n));
-                let keep = has_act.then(|| pre.slice());
+                let keep = has_act.then(|| pre.slice().into());
                 for (c, pre) in [(&mut c, keep), (&mut forgetful, None)] {
                     let epilogue = Epilogue {
                         bias: has_bias.then_some(&bias[..]),

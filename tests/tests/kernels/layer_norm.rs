@@ -1,5 +1,7 @@
 use super::pools;
+use super::rounded::{assert_rounded, assert_same, both};
 use vitmae_cpu::layer_norm;
+use vitmae_cpu::values::Values;
 use vitmae_testing::close::assert_close;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
@@ -121,8 +123,59 @@ fn backward_equals_the_reference() {
 fn no_rows_leave_no_gradient() {
     let (mut dweight, mut dbias) = (Guarded::poisoned(3), Guarded::poisoned(3));
     let (w, b) = (dweight.slice(), dbias.slice());
-    layer_norm::forward(&[], &[1.0; 3], &[0.0; 3], EPS, &mut [], &mut [], &mut []);
-    layer_norm::backward(&[], &[], &[1.0; 3], &[], &[], None, &mut [], w, b, false);
+    let (dy, mut y): ([f32; 0], [f32; 0]) = ([], []);
+    layer_norm::forward(&[], &[1.0; 3], &[0.0; 3], EPS, &mut y, &mut [], &mut []);
+    layer_norm::backward(&dy, &[], &[1.0; 3], &[], &[], None, &mut [], w, b, false);
     assert_eq!(dweight.finish("dweight"), [0.0; 3]);
     assert_eq!(dbias.finish("dbias"), [0.0; 3]);
+}
+
+/// The shapes of the others, and both sides of the buffer that rows in bf16 go through.
+fn shapes_in_bf16() -> impl Iterator<Item = (usize, usize)> {
+    SHAPES.into_iter().chain([(41, 683), (17, 2047), (9, 2048), (9, 2049), (700, 1025)])
+}
+
+#[test]
+fn forward_into_bf16_is_that_in_f32_rounded_once() {
+    let mut draws = Draws::new(3);
+    for (n, d) in shapes_in_bf16() {
+        let (x, weight, bias) = (input(&mut draws, n, d), draws.vec_f32(d), draws.vec_f32(d));
+        let (mut y, mut mean, mut rstd) = (vec![f32::NAN; n * d], vec![0.0; n], vec![0.0; n]);
+        layer_norm::forward(&x, &weight, &bias, EPS, &mut y, &mut mean, &mut rstd);
+        let expected = [mean, rstd];
+        let name = format!("{n}x{d}");
+        assert_rounded(&name, [&y], |[y]| {
+            let (mut mean, mut rstd) = (Guarded::poisoned(n), Guarded::poisoned(n));
+            layer_norm::forward(&x, &weight, &bias, EPS, y, mean.slice(), rstd.slice());
+            assert_same(&name, &[mean.finish("mean"), rstd.finish("rstd")], &expected);
+        });
+    }
+}
+
+#[test]
+fn backward_from_bf16_is_that_of_the_same_values_in_f32() {
+    let mut draws = Draws::new(4);
+    for (n, d) in shapes_in_bf16() {
+        let (x, weight) = (input(&mut draws, n, d), draws.vec_f32(d));
+        let (dy, dy_wide) = both(&draws.vec_f32(n * d));
+        let (residual, before) = (draws.vec_f32(n * d), [draws.vec_f32(d), draws.vec_f32(d)]);
+        let (mean, rstd) = (draws.vec_f32(n), draws.vec_f32(n));
+        for (has_residual, add) in [(false, false), (true, false), (false, true)] {
+            let residual = has_residual.then_some(&residual[..]);
+            let run = |dy: Values| {
+                let mut dx = Guarded::poisoned(n * d);
+                let sum = |before: &Vec<f32>| match add {
+                    true => Guarded::filled(before),
+                    false => Guarded::poisoned(d),
+                };
+                let [mut dw, mut db] = before.each_ref().map(sum);
+                let (to, w, b) = (dx.slice(), dw.slice(), db.slice());
+                layer_norm::backward(dy, &x, &weight, &mean, &rstd, residual, to, w, b, add);
+                [dx.finish("dx"), dw.finish("dweight"), db.finish("dbias")]
+            };
+            let name = format!("{n}x{d}, residual: {has_residual}, accumulated: {add}");
+            let found = pools::run(&name, || run((&dy).into()));
+            assert_same(&name, &found, &run((&dy_wide).into()));
+        }
+    }
 }

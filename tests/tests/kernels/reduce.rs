@@ -1,7 +1,9 @@
 use super::pools;
+use super::rounded::{assert_same, both};
 use vitmae_cpu::reduce;
 use vitmae_testing::draws::{Draws, widen};
 use vitmae_testing::error_model::tolerance_at;
+use vitmae_testing::guarded::Guarded;
 use vitmae_testing::reference::reduce as reference;
 
 /// Rows and width: both sides of the parts of a sum.
@@ -64,5 +66,26 @@ fn means_of_tokens_equal_the_reference_forward_and_backward() {
         pools::assert_output("dx", &expected, tolerance_at(2, 1.0), |dx| {
             reduce::mean_tokens_backward(&dout, tokens, width, first, dx);
         });
+    }
+}
+
+#[test]
+fn sums_of_rows_in_bf16_are_those_of_the_same_values_in_f32() {
+    let mut draws = Draws::new(4);
+    for (rows, width) in SHAPES.into_iter().chain([(40, 683), (41, 2047), (9, 2049), (700, 1025)]) {
+        let (x, wide) = both(&draws.vec_f32(rows * width));
+        let before = draws.vec_f32(width);
+        for add in [false, true] {
+            let out = || if add { Guarded::filled(&before) } else { Guarded::poisoned(width) };
+            let name = format!("{rows}x{width}, accumulated: {add}");
+            let mut expected = out();
+            reduce::sum_rows(&wide, expected.slice(), add);
+            let found = pools::run(&name, || {
+                let mut out = out();
+                reduce::sum_rows(&x, out.slice(), add);
+                [out.finish("sums")]
+            });
+            assert_same(&name, &found, &[expected.finish("sums")]);
+        }
     }
 }
