@@ -53,7 +53,7 @@ pub(crate) fn bench(criterion: &mut Criterion<Rate>) {
                         bias: Some(&bias),
                         activation: Some(Activation::Gelu),
                         pre: Some((&mut pre).into()),
-                        residual: None,
+                        ..Epilogue::default()
                     };
                     linear::forward(precision, &x, &weight, epilogue, shape, &mut y);
                 });

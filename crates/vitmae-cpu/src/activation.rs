@@ -146,7 +146,8 @@ fn for_each_part<const N: usize>(
     });
 }
 
-fn backward_slice(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+/// [`backward`] on the calling thread.
+pub(crate) fn backward_slice(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     match activation {
         Activation::Gelu => gelu_backward(x, dy, dx),
         Activation::Relu => {

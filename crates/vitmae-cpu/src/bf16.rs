@@ -45,12 +45,19 @@ multiversion! {
 pub(crate) fn narrow(values: &[f32], out: &mut [Bf16]) {
     assert_eq!(values.len(), out.len(), "bf16: narrow");
     #[cfg(target_arch = "x86_64")]
-    if crate::simd::level() == crate::simd::Level::Avx512 && is_x86_feature_detected!("avx512bf16")
-    {
+    if has_instruction() {
         // SAFETY: the instructions are there.
         return unsafe { narrow_avx512(values, out) };
     }
     cut(values, bytemuck::cast_slice_mut(out));
+}
+
+/// Whether the CPU rounds to bf16 itself; detected once, since short rows ask as well.
+#[cfg(target_arch = "x86_64")]
+fn has_instruction() -> bool {
+    use crate::simd::{Level, level};
+    static HAS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *HAS.get_or_init(|| level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16"))
 }
 
 multiversion! {

@@ -149,8 +149,8 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// What happens to `C` after the product, while it is still in cache: `+ bias`, then the activation, then
-/// `+ residual`. In bf16 the argument of the activation is rounded, kept or not.
+/// What happens to `C` after the product, while it is still in cache: `+ bias`, then the activation or the derivative of one,
+/// then `+ residual`. In bf16 the argument of the activation is rounded, kept or not.
 #[derive(Default)]
 pub struct Epilogue<'a> {
     /// `[n]`, added to every row.
@@ -159,6 +159,8 @@ pub struct Epilogue<'a> {
     pub activation: Option<Activation>,
     /// Where to keep its argument for the backward pass, `[m, n]`, of the type of `C`; not written without an activation.
     pub pre: Option<ValuesMut<'a>>,
+    /// An activation and its arguments, `[m, n]`: `C` is multiplied by its derivative there.
+    pub derivative: Option<(Activation, Values<'a>)>,
     /// `[m, n]`, added last.
     pub residual: Option<&'a [f32]>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
 
+use crate::activation::Activation;
 use crate::gemm::{Epilogue, MatRef, PackedB, Precision, QuantisedB, gemm, gemm_int8, gemm_packed};
 use crate::reduce;
 use crate::values::{Values, ValuesMut};
@@ -93,6 +94,24 @@ pub fn backward_input<'y, 'x>(
     let Shape { rows, inputs, outputs } = shape;
     let dy = MatRef::row_major(dy, rows, outputs);
     gemm(precision, dy, MatRef::row_major(weight, outputs, inputs), dx, false, Epilogue::default());
+}
+
+/// `dx = (dy · weight) ⊙ f'(x)`, `[N, in]`: the gradient through a linear map and the activation before it.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn backward_activation<'i, 'o>(
+    precision: Precision,
+    dy: impl Into<Values<'i>>,
+    weight: &[f32],
+    (activation, x): (Activation, Values<'i>),
+    shape: Shape,
+    dx: impl Into<ValuesMut<'o>>,
+) {
+    let Shape { rows, inputs, outputs } = shape;
+    let dy = MatRef::row_major(dy, rows, outputs);
+    let epilogue = Epilogue { derivative: Some((activation, x)), ..Epilogue::default() };
+    gemm(precision, dy, MatRef::row_major(weight, outputs, inputs), dx, false, epilogue);
 }
 
 /// `dweight = dyᵀ · x`, `[out, in]`; `accumulate` adds it to what is there.

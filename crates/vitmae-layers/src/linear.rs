@@ -94,20 +94,38 @@ impl Linear {
         self.backward_stored(x, dy, self.precision)
     }
 
+    /// The gradient of what `x` is the activation `f` of, stored as `before` is, that argument of `f`; adds to the gradients of
+    /// weight and bias.
+    pub(crate) fn backward_activation(
+        &mut self,
+        x: &Tensor,
+        dy: &Tensor,
+        before: &Tensor,
+        f: Activation,
+    ) -> Result<Tensor, TensorError> {
+        let dy = self.backward_rounded(x, dy)?;
+        ops::linear_backward_activation(self.precision, &dy, &self.weight.value, before, f)
+    }
+
     fn backward_stored(
         &mut self,
         x: &Tensor,
         dy: &Tensor,
         stored: Precision,
     ) -> Result<Tensor, TensorError> {
+        let dy = self.backward_rounded(x, dy)?;
+        ops::linear_backward_input(self.precision, &dy, &self.weight.value, stored)
+    }
+
+    /// Adds to the gradients and returns `dy` as products read it, for the second of them.
+    fn backward_rounded(&mut self, x: &Tensor, dy: &Tensor) -> Result<Tensor, TensorError> {
         if let Some(bias) = &mut self.bias {
             ops::linear_backward_bias(dy, &mut bias.grad)?;
         }
-        // Both products read it.
-        let dy = &ops::rounded(dy, self.precision)?;
+        let dy = ops::rounded(dy, self.precision)?;
         let Param { value, grad, .. } = &mut self.weight;
-        ops::linear_backward_weight(self.precision, dy, x, value.shape(), grad)?;
-        ops::linear_backward_input(self.precision, dy, value, stored)
+        ops::linear_backward_weight(self.precision, &dy, x, value.shape(), grad)?;
+        Ok(dy)
     }
 
     /// As [`backward`](Self::backward) where nobody needs `dx`, as for the first layer of a model.

@@ -62,11 +62,10 @@ impl Mlp {
         x: &Tensor,
         dy: &Tensor,
     ) -> Result<Tensor, TensorError> {
-        let hidden = ops::activation(&cache.pre, self.activation)?;
-        let dhidden = self.fc2.backward_inside(&hidden, &cache.dropout.backward(dy)?)?;
-        drop(hidden);
-        let dpre = ops::activation_backward(&dhidden, &cache.pre, self.activation)?;
-        drop((dhidden, cache.pre));
+        let (pre, f) = (cache.pre, self.activation);
+        let hidden = ops::activation(&pre, f)?;
+        let dpre = self.fc2.backward_activation(&hidden, &cache.dropout.backward(dy)?, &pre, f)?;
+        drop((hidden, pre));
         self.fc1.backward_inside(x, &dpre)
     }
 

@@ -38,6 +38,7 @@ fn forward_equals_the_reference() {
                 activation: Some(Activation::Gelu),
                 pre: Some(pre.slice().into()),
                 residual: Some(&residual),
+                ..Epilogue::default()
             };
             linear::forward(Precision::F32, &x, &weight, epilogue, shape, y.slice());
             [pre.finish("pre"), y.finish("y")]

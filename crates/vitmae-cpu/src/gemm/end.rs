@@ -4,7 +4,7 @@ use super::{Epilogue, STRIP};
 use crate::activation::{self, Activation};
 use crate::bf16;
 use crate::parallel::SharedMut;
-use crate::values::{Bf16, SharedValues, ValuesMut};
+use crate::values::{Bf16, SharedValues, Values, ValuesMut};
 use std::ops::Range;
 
 /// A `C` and its epilogue, for tasks that share them.
@@ -14,6 +14,7 @@ pub(super) struct End<'a> {
     bias: Option<&'a [f32]>,
     activation: Option<Activation>,
     pre: Option<SharedValues>,
+    derivative: Option<(Activation, Values<'a>)>,
     residual: Option<&'a [f32]>,
 }
 
@@ -37,9 +38,11 @@ impl<'a> End<'a> {
     /// # Panics
     /// If a length does not fit a `C` of `n` columns.
     pub(super) fn new(c: ValuesMut<'a>, epilogue: Epilogue<'a>, n: usize) -> Self {
-        let Epilogue { bias, activation, pre, residual } = epilogue;
+        let Epilogue { bias, activation, pre, derivative, residual } = epilogue;
         assert!(bias.is_none_or(|bias| bias.len() == n), "gemm: bias");
         assert!(residual.is_none_or(|residual| residual.len() == c.len()), "gemm: residual");
+        let fits = derivative.is_none_or(|(_, arguments)| arguments.len() == c.len());
+        assert!(fits, "gemm: arguments of the derivative");
         if let Some(pre) = &pre {
             let same = matches!(
                 (pre, &c),
@@ -48,7 +51,7 @@ impl<'a> End<'a> {
             assert!(same && pre.len() == c.len(), "gemm: argument of the activation");
         }
         let pre = pre.map(SharedValues::new);
-        Self { c: SharedValues::new(c), n, bias, activation, pre, residual }
+        Self { c: SharedValues::new(c), n, bias, activation, pre, derivative, residual }
     }
 
     /// Whether sums are added up in `C`, where they can wait.
@@ -96,6 +99,9 @@ impl<'a> End<'a> {
                 // SAFETY: the caller's promise.
                 unsafe { self.activate(activation, c, offset) };
             }
+            if let Some((activation, arguments)) = self.derivative {
+                derive(activation, arguments.range(offset..offset + c.len()), c);
+            }
             if let Some(residual) = self.residual {
                 c.iter_mut().zip(&residual[offset..]).for_each(|(c, r)| *c += r);
             }
@@ -131,5 +137,16 @@ impl<'a> End<'a> {
             }
             _ => activation::forward_in_place(activation, c),
         }
+    }
+}
+
+/// Multiplies values by the derivative of an activation.
+fn derive(activation: Activation, arguments: Values, values: &mut [f32]) {
+    let (mut wide, mut before) = ([0.0; STRIP], [0.0; STRIP]);
+    for (part, values) in values.chunks_mut(STRIP).enumerate() {
+        let range = part * STRIP..part * STRIP + values.len();
+        let before = &mut before[..values.len()];
+        before.copy_from_slice(values);
+        activation::backward_slice(activation, arguments.widened(range, &mut wide), before, values);
     }
 }

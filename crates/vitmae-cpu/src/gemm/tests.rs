@@ -245,6 +245,14 @@ fn a_product_in_bf16_is_that_in_f32_rounded_once() {
             activation::forward(Activation::Gelu, &pre_wide, &mut activated);
             let activated = bits(&in_bf16(&activated).0);
             assert_eq!(rounded(Epilogue { activation: gelu, ..shift() }), activated, "{name}");
+            let mut gradient = vec![0.0; m * n];
+            let plain = product(Epilogue::default());
+            activation::backward(Activation::Gelu, &pre_wide, &plain, &mut gradient);
+            let through =
+                |x| Epilogue { derivative: Some((Activation::Gelu, x)), ..Epilogue::default() };
+            assert_eq!(product(through((&pre_wide).into())), gradient, "{name}");
+            let gradient = bits(&in_bf16(&gradient).0);
+            assert_eq!(rounded(through((&pre).into())), gradient, "{name}");
             let mut kept = vec![Bf16::NAN; m * n];
             let epilogue = Epilogue { activation: gelu, pre: Some((&mut kept).into()), ..shift() };
             assert_eq!(rounded(epilogue), activated, "{name}");

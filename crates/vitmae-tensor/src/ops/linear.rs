@@ -190,7 +190,7 @@ fn activated(
     let product = |pre: Option<ValuesMut>| {
         Tensor::written_as(x.device(), &out, stored, |y| {
             let bias = bias.map(Tensor::as_slice);
-            let epilogue = Epilogue { bias, activation: Some(f), pre, residual: None };
+            let epilogue = Epilogue { bias, activation: Some(f), pre, ..Epilogue::default() };
             weight.forward(x, epilogue, shape, y);
         })
     };
@@ -241,17 +241,7 @@ pub fn linear_backward_input(
     stored: Precision,
 ) -> Result<Tensor, TensorError> {
     const OP: &str = "linear_backward_input";
-    let (outputs, inputs) = sides(OP, weight)?;
-    let (rows, width) = dy.rows(OP, "dy")?;
-    let mut shape = dy.shape().to_vec();
-    if width != outputs {
-        let actual = shape.clone();
-        replace_last(&mut shape, outputs);
-        return Err(TensorError::Shape { op: OP, tensor: "dy", actual, expected: shape });
-    }
-    replace_last(&mut shape, inputs);
-    let sizes = Shape { rows, inputs, outputs };
-    Tensor::expect_together(OP, &[dy, weight])?;
+    let (sizes, shape) = check_backward(OP, dy, weight)?;
     #[cfg(feature = "gpu")]
     if let Some(client) = dy.device().client() {
         let dx = Tensor::empty_as(dy.device(), client, &shape, dtype_of(client, stored))?;
@@ -262,6 +252,32 @@ pub fn linear_backward_input(
     }
     Tensor::written_as(dy.device(), &shape, stored, |dx| {
         cpu::backward_input(precision, dy.values(), weight.as_slice(), sizes, dx);
+    })
+}
+
+/// `dx = (dy · weight) ⊙ f'(x)`, `[…, in]` for `dy: […, out]`: the gradient through a linear map and the activation before it,
+/// on the CPU in one pass. Stored as `x` is.
+///
+/// # Errors
+/// As [`linear`]; `x` has the shape of `dx`.
+pub fn linear_backward_activation(
+    precision: Precision,
+    dy: &Tensor,
+    weight: &Tensor,
+    x: &Tensor,
+    f: Activation,
+) -> Result<Tensor, TensorError> {
+    const OP: &str = "linear_backward_activation";
+    let (sizes, shape) = check_backward(OP, dy, weight)?;
+    x.expect(OP, "x", &shape)?;
+    Tensor::expect_together(OP, &[dy, x])?;
+    if !dy.device().is_cpu() {
+        let dy = linear_backward_input(precision, dy, weight, precision)?;
+        return super::activation_backward(&dy, x, f);
+    }
+    Tensor::written_as(dy.device(), &shape, x.stored(), |dx| {
+        let (weight, x) = (weight.as_slice(), (f, x.values()));
+        cpu::backward_activation(precision, dy.values(), weight, x, sizes, dx);
     })
 }
 
@@ -340,6 +356,25 @@ fn check(
     Tensor::expect_together(op, &[&[x, weight][..], bias.as_slice()].concat())?;
     replace_last(&mut out, outputs);
     Ok((Shape { rows, inputs, outputs }, out))
+}
+
+/// Sizes of the product and shape of its gradient.
+fn check_backward(
+    op: &'static str,
+    dy: &Tensor,
+    weight: &Tensor,
+) -> Result<(Shape, Vec<usize>), TensorError> {
+    let (outputs, inputs) = sides(op, weight)?;
+    let (rows, width) = dy.rows(op, "dy")?;
+    let mut shape = dy.shape().to_vec();
+    if width != outputs {
+        let actual = shape.clone();
+        replace_last(&mut shape, outputs);
+        return Err(TensorError::Shape { op, tensor: "dy", actual, expected: shape });
+    }
+    replace_last(&mut shape, inputs);
+    Tensor::expect_together(op, &[dy, weight])?;
+    Ok((Shape { rows, inputs, outputs }, shape))
 }
 
 /// `(out, in)` of a weight.

@@ -66,6 +66,15 @@ fn products_are_stored_as_asked_and_read_either() {
             let dx = linear_backward_input(precision, dy, &weight, stored).unwrap();
             check(&dx, stored, &expected);
         }
+        let f = Activation::Gelu;
+        let before = both(&[2, 3, 5], 6);
+        let expected = activation_backward(&expected, &before[0], f).unwrap();
+        for dy in [&dy, &dy_bf16] {
+            for (before, stored) in before.iter().zip(PRECISIONS) {
+                let found = linear_backward_activation(precision, dy, &weight, before, f).unwrap();
+                check(&found, stored, &expected);
+            }
+        }
     }
 }
 
