@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn bf16_goes_through_a_buffer_and_f32_does_not() {
-        let source = [1.0f32, -2.5, 3.141_592_7];
+        let source = [1.0f32, -2.5, 3.145];
         let mut stored = [Bf16::ZERO; 3];
         let mut buffer = [0.0; 3];
         let shared = SharedValues::new(ValuesMut::from(&mut stored));

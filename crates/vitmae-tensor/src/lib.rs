@@ -27,6 +27,8 @@ mod indices;
 pub mod ops;
 mod pool;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use device::Device;
 pub use error::TensorError;

@@ -24,8 +24,6 @@ mod loss;
 mod norm;
 mod patches;
 mod reduce;
-#[cfg(test)]
-mod tests;
 
 pub use activation::{Activation, activation, activation_backward};
 pub use adamw::{AdamW, AdamWParameter, adamw};

@@ -109,7 +109,7 @@ fn check_bf16(
             activation::forward(act, x, y.slice());
             [y.finish("y")]
         });
-        assert_same(&name("y in f32"), &found, &[y.clone()]);
+        assert_same(&name("y in f32"), &found, &[&y]);
         for (j, dy) in dys.into_iter().enumerate() {
             let name = |what: &str| name(&format!("{what}, dy in {}", ["bf16", "f32"][j]));
             assert_rounded(&name("dx"), [&dx], |[dx]| activation::backward(act, x, dy, dx));
@@ -118,7 +118,7 @@ fn check_bf16(
                 activation::backward(act, x, dy, dx.slice());
                 [dx.finish("dx")]
             });
-            assert_same(&name("dx in f32"), &found, &[dx.clone()]);
+            assert_same(&name("dx in f32"), &found, &[&dx]);
         }
     }
 }

@@ -111,7 +111,7 @@ fn forward_in_bf16_is_that_in_f32_rounded_once() {
                 let residual = Some(&residual[..]);
                 let expected = in_f32((&x_wide).into(), residual);
                 let found = pools::run(&name("y"), || [in_f32((&x).into(), residual)]);
-                assert_same(&name("y in f32"), &found, &[expected.clone()]);
+                assert_same(&name("y in f32"), &found, &[&expected]);
 
                 // The activation takes its argument as the backward pass will find it.
                 let pre = in_f32((&x_wide).into(), None);

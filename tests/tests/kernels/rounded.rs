@@ -70,9 +70,10 @@ pub(crate) fn assert_rounded<const N: usize>(
 pub(crate) fn assert_same<const N: usize>(
     name: &str,
     found: &[Vec<f32>; N],
-    expected: &[Vec<f32>; N],
+    expected: &[impl AsRef<[f32]>; N],
 ) {
     for (output, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let expected = expected.as_ref();
         assert_eq!(found.len(), expected.len(), "`{name}`: output {output}");
         let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
         if let Some(index) = found.iter().zip(expected).position(differs) {

@@ -2,7 +2,7 @@
 
 use vitmae_cpu::values::{Bf16, ValuesMut};
 
-use super::*;
+use crate::ops::*;
 use crate::{Device, Indices, Tensor};
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
