@@ -64,6 +64,9 @@ impl<'a> End<'a> {
         self.c.buffer_len(rows * STRIP)
     }
 
+    /// Words of the memory for [`End::finish`].
+    pub(super) const SPARE: usize = 3 * STRIP;
+
     /// Columns of a task, as many at a time as its sums are to be finished together.
     pub(super) fn strips(&self, cols: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
         let width = match self.c {
@@ -87,7 +90,16 @@ impl<'a> End<'a> {
     ///
     /// # Safety
     /// The calling task alone has these rows and columns of `C`, and their sums.
-    pub(super) unsafe fn finish(&self, sums: Sums, rows: Range<usize>, strip: Range<usize>) {
+    ///
+    /// # Panics
+    /// If `spare` is shorter than [`End::SPARE`].
+    pub(super) unsafe fn finish(
+        &self,
+        sums: Sums,
+        rows: Range<usize>,
+        strip: Range<usize>,
+        spare: &mut [f32],
+    ) {
         for (i, row) in rows.enumerate() {
             // SAFETY: the caller's promise.
             let c = unsafe { sums.row(i, strip.len()) };
@@ -97,10 +109,10 @@ impl<'a> End<'a> {
             }
             if let Some(activation) = self.activation {
                 // SAFETY: the caller's promise.
-                unsafe { self.activate(activation, c, offset) };
+                unsafe { self.activate(activation, c, offset, spare) };
             }
             if let Some((activation, arguments)) = self.derivative {
-                derive(activation, arguments.range(offset..offset + c.len()), c);
+                derive(activation, arguments.range(offset..offset + c.len()), c, spare);
             }
             if let Some(residual) = self.residual {
                 c.iter_mut().zip(&residual[offset..]).for_each(|(c, r)| *c += r);
@@ -114,7 +126,13 @@ impl<'a> End<'a> {
 
     /// # Safety
     /// The calling task alone has these places of the kept arguments.
-    unsafe fn activate(&self, activation: Activation, c: &mut [f32], offset: usize) {
+    unsafe fn activate(
+        &self,
+        activation: Activation,
+        c: &mut [f32],
+        offset: usize,
+        spare: &mut [f32],
+    ) {
         match (self.c, self.pre) {
             (SharedValues::F32(_), Some(SharedValues::F32(pre))) => {
                 // SAFETY: the caller's promise.
@@ -124,11 +142,11 @@ impl<'a> End<'a> {
             }
             (SharedValues::Bf16(_), pre) => {
                 // The backward pass computes the activation again, from the rounded argument.
-                let (mut rounded, mut arguments) = ([Bf16::ZERO; STRIP], [0.0; STRIP]);
-                let rounded = match pre {
+                let (arguments, rest) = spare.split_at_mut(STRIP);
+                let rounded: &mut [Bf16] = match pre {
                     // SAFETY: the caller's promise.
                     Some(SharedValues::Bf16(pre)) => unsafe { pre.slice(offset, c.len()) },
-                    _ => &mut rounded[..c.len()],
+                    _ => &mut bytemuck::cast_slice_mut(rest)[..c.len()],
                 };
                 let arguments = &mut arguments[..c.len()];
                 bf16::narrow(c, rounded);
@@ -141,12 +159,12 @@ impl<'a> End<'a> {
 }
 
 /// Multiplies values by the derivative of an activation.
-fn derive(activation: Activation, arguments: Values, values: &mut [f32]) {
-    let (mut wide, mut before) = ([0.0; STRIP], [0.0; STRIP]);
+fn derive(activation: Activation, arguments: Values, values: &mut [f32], spare: &mut [f32]) {
+    let (before, wide) = spare.split_at_mut(STRIP);
     for (part, values) in values.chunks_mut(STRIP).enumerate() {
         let range = part * STRIP..part * STRIP + values.len();
         let before = &mut before[..values.len()];
         before.copy_from_slice(values);
-        activation::backward_slice(activation, arguments.widened(range, &mut wide), before, values);
+        activation::backward_slice(activation, arguments.widened(range, wide), before, values);
     }
 }

@@ -112,13 +112,15 @@ pub fn gemm_int8<'a, 'c>(
     let panels: &[f32] = bytemuck::cast_slice(&b.panels);
     parallel::for_each(grid.tasks(), |task| {
         let (rows, cols) = grid.task(task);
-        let mut beside = scratch::take(end.sums_len(BLOCK_ROWS));
+        let lens = [end.sums_len(BLOCK_ROWS), End::SPARE];
+        let mut memory = scratch::take(scratch::total(lens));
+        let [beside, spare] = scratch::split(&mut memory, lens);
         let blocks = rows.clone().step_by(BLOCK_ROWS);
         let blocks = blocks.map(|first| first..(first + BLOCK_ROWS).min(rows.end));
         for (block, strip) in
             blocks.flat_map(|b| end.strips(cols.clone()).map(move |s| (b.clone(), s)))
         {
-            let sums = end.sums(block.clone(), strip.clone(), &mut beside);
+            let sums = end.sums(block.clone(), strip.clone(), beside);
             for col in strip.clone().step_by(NR) {
                 let of_b = &panels[col * words..][..NR * words];
                 for row in block.clone().step_by(MR) {
@@ -139,7 +141,7 @@ pub fn gemm_int8<'a, 'c>(
                 }
             }
             // SAFETY: the task alone owns these rows and columns.
-            unsafe { end.finish(sums, block, strip) };
+            unsafe { end.finish(sums, block, strip, spare) };
         }
     });
 }

@@ -75,9 +75,10 @@ impl Product<'_> {
             let (of_task, cols) = grid.task(task);
             let own =
                 if packed_a.is_some() { 0 } else { Left::scratch_len(method, &self.a, block_rows) };
-            let lens = [self.b.scratch_len(method, cols.len()), self.end.sums_len(block_rows), own];
+            let of_b = self.b.scratch_len(method, cols.len());
+            let lens = [of_b, self.end.sums_len(block_rows), own, End::SPARE];
             let mut memory = scratch::take(scratch::total(lens));
-            let [of_b, beside, own] = scratch::split(&mut memory, lens);
+            let [of_b, beside, own, spare] = scratch::split(&mut memory, lens);
             let packed_b = self.b.packed(method, cols.clone(), of_b);
             let _ready = method.begin();
             for first in of_task.clone().step_by(block_rows) {
@@ -94,7 +95,7 @@ impl Product<'_> {
                         let sums = self.end.sums(c_rows.clone(), strip.clone(), beside);
                         self.multiply_block(c_rows.clone(), strip.clone(), &left, b, sums);
                         if self.is_last {
-                            self.end.finish(sums, c_rows.clone(), strip);
+                            self.end.finish(sums, c_rows.clone(), strip, spare);
                         }
                     }
                 }
