@@ -95,7 +95,7 @@ fn in_memory(
     if name.contains("fc1") {
         case("forward with gelu", &mut || {
             let (activation, pre) = (Some(Activation::Gelu), Some((&mut pre).into()));
-            let epilogue = Epilogue { bias, activation, pre, residual: None };
+            let epilogue = Epilogue { bias, activation, pre, ..Epilogue::default() };
             linear::forward(precision, &x, weight, epilogue, shape, &mut y);
         });
     }

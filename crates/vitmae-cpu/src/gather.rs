@@ -5,6 +5,7 @@
 //! Oracle: `vitmae_testing::reference::gather`.
 
 use rayon::prelude::*;
+use std::ops::Add;
 
 use crate::values::{Values, ValuesMut};
 
@@ -68,18 +69,17 @@ pub fn backward<'y, 'x>(
     let (dy, dx) = (dy.into(), dx.into());
     check(dx.len(), ids, dy.len(), shape);
     match (dy, dx) {
-        (Values::F32(dy), ValuesMut::F32(dx)) => scatter(dy, ids, shape, dx, |a, b| a + b),
-        (Values::Bf16(dy), ValuesMut::Bf16(dx)) => scatter(dy, ids, shape, dx, |a, b| a + b),
+        (Values::F32(dy), ValuesMut::F32(dx)) => scatter(dy, ids, shape, dx),
+        (Values::Bf16(dy), ValuesMut::Bf16(dx)) => scatter(dy, ids, shape, dx),
         _ => panic!("gather: dy and dx of two types"),
     }
 }
 
-fn scatter<T: Copy + Default + Send + Sync>(
+fn scatter<T: Copy + Default + Add<Output = T> + Send + Sync>(
     dy: &[T],
     ids: &[u32],
     shape: Shape,
     dx: &mut [T],
-    add: impl Fn(T, T) -> T + Send + Sync,
 ) {
     let Shape { rows, kept, width, .. } = shape;
     dx.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(image, dx)| {
@@ -88,7 +88,7 @@ fn scatter<T: Copy + Default + Send + Sync>(
         let ids = &ids[image * kept..][..kept];
         for (dy, &id) in dy.chunks_exact(width.max(1)).zip(ids) {
             let dx = &mut dx[id as usize * width..][..width];
-            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = add(*dx, *dy));
+            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = *dx + *dy);
         }
     });
 }

@@ -1,10 +1,11 @@
 //! Matrix product `C = A·B` or `C += A·B` with the epilogues of a linear layer.
 //!
 //! Blocking in the manner of Goto and van de Geijn ("Anatomy of high-performance matrix multiplication",
-//! TOMS 2008): rows of `A` are packed into panels of `mr` rows, once a call. A task owns a group of columns:
-//! it packs them into panels of `nr` columns, which stay in its second-level cache, and goes down the rows
-//! block by block. Micro-kernels keep an `mr × nr` tile of `C` in registers while they walk one k-block; a
-//! block of `C` gets all its k-blocks and its epilogue before the next one is touched.
+//! TOMS 2008): rows of `A` are packed into panels of `mr` rows, once a call; for the matrix unit by each task for itself, or
+//! they are read in place. A task owns a group of columns: it packs them into panels of `nr` columns, which stay in its
+//! second-level cache, and goes down the rows block by block. Micro-kernels keep an `mr × nr` tile of `C` in registers while
+//! they walk one k-block; a block of `C` gets all its k-blocks, of a long sum in f32 some thousand terms, before the next one
+//! is touched, and its epilogue behind the last.
 //!
 //! Every element of `C` is one chain of multiply-adds over k in ascending order, interrupted only at
 //! multiples of the k-block; the chain does not depend on how rows and columns are shared out, so the
@@ -22,12 +23,12 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod dot;
-mod end;
 mod grid;
 mod int8;
 mod kernel;
 mod left;
 mod method;
+mod output;
 mod pack;
 mod packed;
 mod product;
@@ -42,12 +43,12 @@ use crate::bf16;
 use crate::values::{Values, ValuesMut};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::chains as amx_chains;
-use end::End;
 use grid::Grid;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use int8::has_vnni;
 pub use int8::{QuantisedB, gemm_int8};
 pub(crate) use method::Method;
+use output::Output;
 pub use packed::PackedB;
 use packed::Right;
 use product::Product;
@@ -219,14 +220,14 @@ fn gemm_by(
     if m * n == 0 {
         return;
     }
-    let end = End::new(c, epilogue, n);
+    let output = Output::new(c, epilogue, n);
     let k_blocks = method.words(k).div_ceil(K_BLOCK).max(1);
     let k_block = k.div_ceil(k_blocks).next_multiple_of(method.k_step()).max(1);
-    let k_part = if end.is_f32() && !b.is_packed() { method.k_part(&a) * k_block } else { k };
+    let k_part = if output.is_f32() && !b.is_packed() { method.k_part(&a) * k_block } else { k };
     for k_start in (0..k.max(1)).step_by(k_part.max(1)) {
         let terms = k_start..(k_start + k_part).min(k);
         let (a, b) = (a.columns(terms.clone()), b.rows(terms.clone()));
         let (accumulate, is_last) = (accumulate || k_start > 0, terms.end == k);
-        Product { method, a, b, accumulate, k_block, end: &end, is_last }.run();
+        Product { method, a, b, accumulate, k_block, output: &output, is_last }.run();
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct Scratch {
 
 /// Takes a buffer of `len` floats from the pool, or allocates one.
 pub(crate) fn take(len: usize) -> Scratch {
+    if len == 0 {
+        return Scratch { lines: Vec::new(), len };
+    }
     let needed = len.div_ceil(16);
     let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // The smallest buffer that fits; else the largest one, which is grown.
@@ -69,6 +72,9 @@ impl DerefMut for Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
+        if lines.is_empty() {
+            return;
+        }
         FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(lines);
     }
 }

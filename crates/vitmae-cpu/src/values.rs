@@ -1,7 +1,7 @@
 //! Numbers in memory: f32, or bf16 where operations hand each other what the next product rounds anyway.
 //!
 //! Kernels compute in f32. They read bf16 through a buffer, row by row, and write it through one; the matrix product
-//! packs it as it is.
+//! packs it as it is, or reads it in place.
 
 use crate::bf16;
 use crate::parallel::SharedMut;
@@ -10,7 +10,13 @@ use std::ops::Range;
 pub use half::bf16 as Bf16;
 
 /// Values that go through a buffer at a time: it stays in the first-level cache.
-pub(crate) const BUFFER: usize = 2048;
+const BUFFER: usize = 2048;
+
+/// How many of some rows go through a buffer at a time, or all of them if they do not.
+fn rows_together(is_buffered: bool, rows: usize, width: usize) -> usize {
+    let together = if is_buffered { rows.min(BUFFER / width.max(1)) } else { rows };
+    together.max(1)
+}
 
 /// Values to be read.
 #[derive(Clone, Copy, Debug)]
@@ -45,19 +51,17 @@ impl<'a> Values<'a> {
 
     /// How many of some rows are read at a time.
     pub(crate) fn rows_together(self, rows: usize, width: usize) -> usize {
-        let together = match self {
-            Self::F32(_) => rows,
-            Self::Bf16(_) => rows.min(BUFFER / width.max(1)),
-        };
-        together.max(1)
+        rows_together(matches!(self, Self::Bf16(_)), rows, width)
     }
 
-    /// Copies values from `start` on, in f32.
-    pub(crate) fn copy(self, start: usize, out: &mut [f32]) {
-        let range = start..start + out.len();
+    /// Writes them in f32.
+    ///
+    /// # Panics
+    /// If there are not as many places.
+    pub fn write_f32(self, out: &mut [f32]) {
         match self {
-            Self::F32(values) => out.copy_from_slice(&values[range]),
-            Self::Bf16(values) => bf16::widen(&values[range], out),
+            Self::F32(values) => out.copy_from_slice(values),
+            Self::Bf16(values) => bf16::widen(values, out),
         }
     }
 
@@ -126,11 +130,7 @@ impl SharedValues {
 
     /// How many of some rows are written at a time.
     pub(crate) fn rows_together(self, rows: usize, width: usize) -> usize {
-        let together = match self {
-            Self::F32(_) => rows,
-            Self::Bf16(_) => rows.min(BUFFER / width.max(1)),
-        };
-        together.max(1)
+        rows_together(matches!(self, Self::Bf16(_)), rows, width)
     }
 
     /// The length of a buffer for [`SharedValues::write`] of so many values.

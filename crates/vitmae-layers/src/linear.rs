@@ -98,12 +98,13 @@ impl Linear {
     /// weight and bias.
     pub(crate) fn backward_activation(
         &mut self,
-        x: &Tensor,
+        x: Tensor,
         dy: &Tensor,
         before: &Tensor,
         f: Activation,
     ) -> Result<Tensor, TensorError> {
-        let dy = self.backward_rounded(x, dy)?;
+        let dy = self.backward_rounded(&x, dy)?;
+        drop(x);
         ops::linear_backward_activation(self.precision, &dy, &self.weight.value, before, f)
     }
 

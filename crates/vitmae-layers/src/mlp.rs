@@ -64,8 +64,8 @@ impl Mlp {
     ) -> Result<Tensor, TensorError> {
         let (pre, f) = (cache.pre, self.activation);
         let hidden = ops::activation(&pre, f)?;
-        let dpre = self.fc2.backward_activation(&hidden, &cache.dropout.backward(dy)?, &pre, f)?;
-        drop((hidden, pre));
+        let dpre = self.fc2.backward_activation(hidden, &cache.dropout.backward(dy)?, &pre, f)?;
+        drop(pre);
         self.fc1.backward_inside(x, &dpre)
     }
 

@@ -1,9 +1,10 @@
 //! The operations of the model: one file an operation, forward and backward side by side, each with a
 //! CPU kernel and an f64 reference under the same file name.
 //!
-//! In [`Precision::Bf16`](Precision) products read their factors rounded to bf16. A GPU that rounds to bf16 also stores
-//! so what only products, attention, activations and norms read: those operations say it, or take a `stored` precision.
-//! Their results can be read, and given to each other in any mixture, but not to other operations.
+//! In [`Precision::Bf16`](Precision) products read their factors rounded to bf16. The CPU, and a GPU that rounds to bf16 itself,
+//! also store so what only products, attention, activations and norms read: those operations say it, or take a `stored`
+//! precision. Their results can be read, and given to each other in any mixture; other operations take them on the CPU alone,
+//! which then keeps the values in f32 too.
 //!
 //! Every function checks devices' shapes first and returns a [`TensorError`](crate::TensorError); this
 //! is the only place that chooses a device's kernels.

@@ -53,9 +53,7 @@ impl Rounded {
     fn wide(&self) -> &[f32] {
         let widen = || {
             let mut wide = Buffer::take(self.len);
-            for (wide, value) in wide.as_mut_slice().iter_mut().zip(self.values()) {
-                *wide = value.to_f32();
-            }
+            Values::from(self.values()).write_f32(wide.as_mut_slice());
             wide
         };
         self.wide.get_or_init(widen).as_slice()
@@ -192,7 +190,12 @@ impl Tensor {
     /// [`TensorError::DeviceFailed`] if one of them, or the transfer, failed.
     pub fn to_vec(&self) -> Result<Vec<f32>, TensorError> {
         match &self.storage {
-            Storage::Cpu(_) | Storage::CpuBf16(_) => Ok(self.as_slice().to_vec()),
+            Storage::Cpu(buffer) => Ok(buffer.as_slice().to_vec()),
+            Storage::CpuBf16(rounded) => {
+                let mut values = vec![0.0; rounded.len];
+                self.values().write_f32(&mut values);
+                Ok(values)
+            }
             #[cfg(feature = "gpu")]
             Storage::Gpu(array) => {
                 let client = self.device.client();
@@ -299,9 +302,8 @@ impl Tensor {
             _ => false,
         };
         if !is_own {
-            let shared = self.as_slice();
-            let mut own = Buffer::take(shared.len());
-            own.as_mut_slice().copy_from_slice(shared);
+            let mut own = Buffer::take(self.len());
+            self.values().write_f32(own.as_mut_slice());
             self.storage = Storage::Cpu(Arc::new(own));
         }
         match &mut self.storage {

@@ -79,7 +79,7 @@ fn backward_head(head: &Head, dout: Values, out: Values, lse: &[f32], dqkv: Shar
         head.prefetch_next(block.clone());
         for ((i, row), delta) in block.clone().zip(douts.chunks_exact_mut(d)).zip(&mut *delta) {
             let at = head.output(i);
-            dout.copy(at, row);
+            row.copy_from_slice(dout.widened(at..at + d, one));
             *delta = rows::dot(row, out.widened(at..at + d, one));
         }
         let queries = head.queries(block.clone(), queries);

@@ -135,7 +135,7 @@ impl Rows {
     }
 
     /// Rows of a matrix, `stride` values apart.
-    pub(super) fn lying(data: *const Bf16, stride: usize) -> Self {
+    pub(super) fn in_place(data: *const Bf16, stride: usize) -> Self {
         Self { data: data.cast(), row: 2 * stride, step: 64 }
     }
 }

@@ -63,6 +63,11 @@ impl Grid {
         Self { rows: [rows, row_panels, row_parts], mr, cols: [cols, col_panels, groups], nr }
     }
 
+    /// Groups of columns.
+    pub(super) fn groups(&self) -> usize {
+        self.cols[2]
+    }
+
     pub(super) fn tasks(&self) -> usize {
         self.rows[2] * self.cols[2]
     }

@@ -14,8 +14,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::end::End;
 use super::kernel::Corner;
+use super::output::Output;
 use super::{Epilogue, Grid, MatRef, TASK_WORDS};
 use crate::parallel::{self, SharedMut};
 use crate::scratch::{self, Line};
@@ -51,7 +51,7 @@ impl QuantisedB {
     /// Quantises a matrix of f32. A column with NaN or infinity gives NaN.
     ///
     /// # Panics
-    /// If k is above [`QuantisedB::MAX_K`].
+    /// If k is above [`QuantisedB::MAX_K`], or if the values are bf16.
     pub fn new(b: MatRef) -> Self {
         let (k, n) = (b.rows, b.cols);
         assert!(k <= Self::MAX_K, "gemm: {k} terms are too many for 8-bit products");
@@ -99,7 +99,7 @@ pub fn gemm_int8<'a, 'c>(
     if m * n == 0 {
         return;
     }
-    let end = End::new(c, epilogue, n);
+    let output = Output::new(c, epilogue, n);
     let words = words(k);
     let lens = [m * words, m, m];
     let mut memory = scratch::take(scratch::total(lens));
@@ -112,15 +112,15 @@ pub fn gemm_int8<'a, 'c>(
     let panels: &[f32] = bytemuck::cast_slice(&b.panels);
     parallel::for_each(grid.tasks(), |task| {
         let (rows, cols) = grid.task(task);
-        let lens = [end.sums_len(BLOCK_ROWS), End::SPARE];
+        let lens = [output.sums_len(BLOCK_ROWS), Output::SPARE];
         let mut memory = scratch::take(scratch::total(lens));
         let [beside, spare] = scratch::split(&mut memory, lens);
         let blocks = rows.clone().step_by(BLOCK_ROWS);
         let blocks = blocks.map(|first| first..(first + BLOCK_ROWS).min(rows.end));
         for (block, strip) in
-            blocks.flat_map(|b| end.strips(cols.clone()).map(move |s| (b.clone(), s)))
+            blocks.flat_map(|b| output.strips(cols.clone()).map(move |s| (b.clone(), s)))
         {
-            let sums = end.sums(block.clone(), strip.clone(), beside);
+            let sums = output.sums(block.clone(), strip.clone(), beside);
             for col in strip.clone().step_by(NR) {
                 let of_b = &panels[col * words..][..NR * words];
                 for row in block.clone().step_by(MR) {
@@ -141,7 +141,7 @@ pub fn gemm_int8<'a, 'c>(
                 }
             }
             // SAFETY: the task alone owns these rows and columns.
-            unsafe { end.finish(sums, block, strip, spare) };
+            unsafe { output.finish(sums, block, strip, spare) };
         }
     });
 }

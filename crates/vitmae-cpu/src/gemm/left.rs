@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Some rows of `A`: the first ones perhaps where they lie, the others packed.
 pub(super) struct Left<'a> {
     /// Rows that are read where they lie, their values, and the distance of two rows.
-    lying: (usize, &'a [Bf16], usize),
+    in_place: (usize, &'a [Bf16], usize),
     packed: &'a [f32],
 }
 
@@ -17,18 +17,18 @@ pub(super) enum Panel<'a> {
     /// For every 16 words of k, those of each row.
     Packed(&'a [f32]),
     /// Rows of bf16, so many values apart.
-    Lying(&'a [Bf16], usize),
+    InPlace(&'a [Bf16], usize),
 }
 
 impl<'a> Left<'a> {
     /// Rows that were packed before.
     pub(super) fn packed(packed: &'a [f32]) -> Self {
-        Self { lying: (0, &[], 0), packed }
+        Self { in_place: (0, &[], 0), packed }
     }
 
     /// Words of the memory for [`Left::new`] of at most so many rows.
     pub(super) fn scratch_len(method: Method, a: &MatRef, rows: usize) -> usize {
-        let rows = if method.reads_lying(a) { rows.min(method.mr()) } else { rows };
+        let rows = if method.reads_in_place(a) { rows.min(method.mr()) } else { rows };
         method.packed_a_len(rows, a.cols)
     }
 
@@ -39,15 +39,15 @@ impl<'a> Left<'a> {
         rows: Range<usize>,
         packed: &'a mut [f32],
     ) -> Self {
-        let lying = match a.data {
-            Values::Bf16(data) if method.reads_lying(a) => {
+        let in_place = match a.data {
+            Values::Bf16(data) if method.reads_in_place(a) => {
                 let whole = rows.len() / method.mr() * method.mr();
                 (whole, &data[rows.start * a.row_stride..], a.row_stride)
             }
             _ => (0, &[][..], 0),
         };
-        method.pack_a(a, rows.start + lying.0..rows.end, packed);
-        Self { lying, packed }
+        method.pack_a(a, rows.start + in_place.0..rows.end, packed);
+        Self { in_place, packed }
     }
 
     /// The panel of `height` rows from `row`, from term `k_start` on of rows of so many words.
@@ -59,9 +59,9 @@ impl<'a> Left<'a> {
         k_start: usize,
         words: usize,
     ) -> Panel<'a> {
-        let (whole, data, stride) = self.lying;
+        let (whole, data, stride) = self.in_place;
         if row < whole {
-            Panel::Lying(&data[row * stride + k_start..], stride)
+            Panel::InPlace(&data[row * stride + k_start..], stride)
         } else {
             let start = (row - whole) * words + method.packed_a_len(height, k_start);
             Panel::Packed(&self.packed[start..])

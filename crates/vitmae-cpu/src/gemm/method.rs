@@ -102,9 +102,9 @@ impl Method {
         match self {
             Self::F32(_) | Self::Rounded(_) => 1,
             #[cfg(target_arch = "x86_64")]
-            Self::Fma => words::values(false),
+            Self::Fma => words::k_step(false),
             #[cfg(target_arch = "x86_64")]
-            Self::Dot | Self::Amx => words::values(true),
+            Self::Dot | Self::Amx => words::k_step(true),
         }
     }
 
@@ -126,7 +126,7 @@ impl Method {
         let (least, most) = (160 * 1024, 512 * 1024);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx if self.reads_lying(a) => 256 * 1024,
+            Self::Amx if self.reads_in_place(a) => 256 * 1024,
             #[cfg(target_arch = "x86_64")]
             Self::Amx => least,
             _ => (a.rows * self.words(a.cols)).clamp(least, most),
@@ -138,7 +138,7 @@ impl Method {
     pub(super) fn k_part(self, a: &MatRef) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Amx if !self.reads_lying(a) => 2,
+            Self::Amx if !self.reads_in_place(a) => 2,
             _ => 4,
         }
     }
@@ -168,11 +168,11 @@ impl Method {
     }
 
     /// Whether whole panels of this `A` are read where they lie.
-    pub(super) fn reads_lying(self, a: &MatRef) -> bool {
+    pub(super) fn reads_in_place(self, a: &MatRef) -> bool {
         match (self, a.data) {
             #[cfg(target_arch = "x86_64")]
             (Self::Amx, Values::Bf16(_)) => {
-                a.col_stride == 1 && a.cols.is_multiple_of(words::values(true))
+                a.cols > 0 && a.col_stride == 1 && a.cols.is_multiple_of(words::k_step(true))
             }
             _ => false,
         }
@@ -266,7 +266,10 @@ impl Method {
         let a_len = self.packed_a_len(c.rows, k);
         let there = match a {
             Panel::Packed(a) => a.len() >= a_len,
-            Panel::Lying(a, stride) => a.len() >= (c.rows - 1) * stride + k,
+            Panel::InPlace(a, stride) => {
+                let whole = c.rows.is_multiple_of(16) && k.is_multiple_of(self.k_step());
+                whole && a.len() >= (c.rows - 1) * stride + k
+            }
         };
         assert!(there && b.len() >= self.nr() * self.words(k), "gemm: panels");
         let b = b.as_ptr();
@@ -289,7 +292,7 @@ impl Method {
                 (Self::Amx, a) => {
                     let a = match a {
                         Panel::Packed(a) => amx::Rows::packed(a.as_ptr(), c.rows),
-                        Panel::Lying(a, stride) => amx::Rows::lying(a.as_ptr(), stride),
+                        Panel::InPlace(a, stride) => amx::Rows::in_place(a.as_ptr(), stride),
                     };
                     amx::kernel(self.words(k) / 16, a, b, c, accumulate);
                 }

@@ -1,9 +1,9 @@
 //! A product at work: packing, and the loops around the micro-kernels.
 
-use super::end::{End, Sums};
 use super::grid::{Grid, MIN_ROWS};
 use super::kernel::Corner;
 use super::left::Left;
+use super::output::{Output, Sums};
 use super::packed::Right;
 use super::{MatRef, Method, TASK_WORDS};
 use crate::parallel::{self, SharedMut};
@@ -12,6 +12,8 @@ use std::ops::Range;
 
 /// Words of `A` packed at a time, about.
 const A_WORDS: usize = 4 << 20;
+/// How often `A` may be packed, by as many groups of columns, before it is packed once for all of them.
+const PACKINGS: usize = 4;
 
 /// One call of [`gemm`](super::gemm()), or a part of its terms.
 pub(super) struct Product<'a> {
@@ -20,17 +22,26 @@ pub(super) struct Product<'a> {
     pub(super) b: Right<'a>,
     pub(super) accumulate: bool,
     pub(super) k_block: usize,
-    pub(super) end: &'a End<'a>,
+    pub(super) output: &'a Output<'a>,
     /// Whether the sums are whole behind this part.
     pub(super) is_last: bool,
 }
 
 impl Product<'_> {
-    /// Goes down the rows of `A`: all at once where tasks pack their own, else as many at a time as are packed together.
+    /// Goes down the rows of `A`: all at once where tasks read or pack their own, else as many at a time as are packed
+    /// together.
     pub(super) fn run(&self) {
         let (method, m, k) = (self.method, self.a.rows, self.a.cols);
         if method.packs_in_tasks() {
-            return self.multiply(0..m, None);
+            let grid = Grid::of_rows(
+                [method.mr(), method.nr()],
+                [m, self.b.n],
+                method.words(k),
+                self.group(m),
+            );
+            if method.reads_in_place(&self.a) || grid.groups() <= PACKINGS {
+                return self.multiply(&grid, 0..m, None);
+            }
         }
         let parts = m.div_ceil((A_WORDS / method.words(k).max(1)).max(MIN_ROWS));
         let part = m.div_ceil(parts).next_multiple_of(method.mr());
@@ -38,8 +49,19 @@ impl Product<'_> {
         for start in (0..m).step_by(part) {
             let rows = start..(start + part).min(m);
             self.pack_a(rows.clone(), &mut packed_a);
-            self.multiply(rows, Some(&packed_a));
+            let grid = Grid::new(
+                [method.mr(), method.nr()],
+                [rows.len(), self.b.n],
+                method.words(k),
+                self.group(rows.len()),
+            );
+            self.multiply(&grid, rows, Some(&packed_a));
         }
+    }
+
+    /// Words of `B` of a task, for so many rows of `A`.
+    fn group(&self, rows: usize) -> usize {
+        self.method.group_words(&MatRef { rows, ..self.a })
     }
 
     /// Packs rows of `A`.
@@ -62,21 +84,15 @@ impl Product<'_> {
     }
 
     /// Multiplies rows of `A`, which may be packed, with `B`. Each task packs its columns of `B`.
-    fn multiply(&self, rows: Range<usize>, packed_a: Option<&[f32]>) {
-        let (method, k, n) = (self.method, self.b.k, self.b.n);
-        let (words, block_rows) = (method.words(k).max(1), method.block_rows(&self.a));
-        let (panel, sizes) = ([method.mr(), method.nr()], [rows.len(), n]);
-        let group = method.group_words(&MatRef { rows: rows.len(), ..self.a });
-        let grid = match packed_a {
-            Some(_) => Grid::new(panel, sizes, words, group),
-            None => Grid::of_rows(panel, sizes, words, group),
-        };
+    fn multiply(&self, grid: &Grid, rows: Range<usize>, packed_a: Option<&[f32]>) {
+        let (method, k) = (self.method, self.b.k);
+        let block_rows = method.block_rows(&self.a);
         parallel::for_each(grid.tasks(), |task| {
             let (of_task, cols) = grid.task(task);
             let own =
                 if packed_a.is_some() { 0 } else { Left::scratch_len(method, &self.a, block_rows) };
             let of_b = self.b.scratch_len(method, cols.len());
-            let lens = [of_b, self.end.sums_len(block_rows), own, End::SPARE];
+            let lens = [of_b, self.output.sums_len(block_rows), own, Output::SPARE];
             let mut memory = scratch::take(scratch::total(lens));
             let [of_b, beside, own, spare] = scratch::split(&mut memory, lens);
             let packed_b = self.b.packed(method, cols.clone(), of_b);
@@ -88,14 +104,14 @@ impl Product<'_> {
                     Some(packed) => Left::packed(&packed[first * method.words(k)..]),
                     None => Left::new(method, &self.a, c_rows.clone(), own),
                 };
-                for strip in self.end.strips(cols.clone()) {
+                for strip in self.output.strips(cols.clone()) {
                     let b = &packed_b[(strip.start - cols.start) * method.words(k)..];
                     // SAFETY: this task alone has these rows and columns of C.
                     unsafe {
-                        let sums = self.end.sums(c_rows.clone(), strip.clone(), beside);
+                        let sums = self.output.sums(c_rows.clone(), strip.clone(), beside);
                         self.multiply_block(c_rows.clone(), strip.clone(), &left, b, sums);
                         if self.is_last {
-                            self.end.finish(sums, c_rows.clone(), strip, spare);
+                            self.output.finish(sums, c_rows.clone(), strip, spare);
                         }
                     }
                 }

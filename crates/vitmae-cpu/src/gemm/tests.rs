@@ -94,7 +94,8 @@ where
 /// Sides that cross panels, groups of panels and k-blocks; views in every layout.
 #[test]
 fn every_method_gives_the_same_bits_at_any_number_of_threads() {
-    let shapes = [(50, 97, 1030), (1, 3100, 33), (419, 33, 64), (67, 70, 2050), (33, 1, 31)];
+    let shapes =
+        [(50, 97, 1030), (1, 3100, 33), (419, 33, 64), (67, 70, 2050), (33, 1, 31), (1100, 70, 64)];
     for (m, n, k) in shapes {
         let (a, b) = (draws(2 * m * k, 4), draws(2 * n * k, 5));
         for layout in 0..9 {
@@ -196,7 +197,16 @@ fn bits(values: &[Bf16]) -> Vec<u16> {
 
 #[test]
 fn factors_in_bf16_give_the_bits_of_the_same_values_in_f32() {
-    for (m, n, k) in [(50, 97, 1030), (1, 310, 33), (67, 70, 256), (33, 1, 31), (5, 40, 1)] {
+    let shapes = [
+        (50, 97, 1030),
+        (1, 310, 33),
+        (67, 70, 256),
+        (33, 1, 31),
+        (5, 40, 1),
+        (67, 70, 2112),
+        (1100, 600, 64),
+    ];
+    for (m, n, k) in shapes {
         let ((a, a_wide), (b, b_wide)) =
             (in_bf16(&draws(2 * m * k, 4)), in_bf16(&draws(2 * n * k, 5)));
         for layout in 0..9 {
@@ -204,13 +214,22 @@ fn factors_in_bf16_give_the_bits_of_the_same_values_in_f32() {
             let narrow = (view(&a, m, k, layout / 3), view(&b, k, n, layout % 3));
             for precision in PRECISIONS {
                 for method in Method::all(precision) {
-                    let run = |a: MatRef, b: MatRef| {
-                        let mut c = vec![f32::NAN; m * n];
-                        gemm_by(method, a, b.into(), (&mut c).into(), false, Epilogue::default());
-                        c
+                    let run = |a: MatRef, b: MatRef, threads: usize| {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                        let (mut c, mut rounded) = (vec![f32::NAN; m * n], vec![Bf16::NAN; m * n]);
+                        pool.unwrap().install(|| {
+                            let none = Epilogue::default();
+                            gemm_by(method, a, b.into(), (&mut c).into(), false, none);
+                            let none = Epilogue::default();
+                            gemm_by(method, a, b.into(), (&mut rounded).into(), false, none);
+                        });
+                        (c, bits(&rounded))
                     };
-                    let same = run(narrow.0, narrow.1) == run(wide.0, wide.1);
-                    assert!(same, "{method:?} {m}x{n}x{k}, layout {layout}");
+                    let expected = run(wide.0, wide.1, 1);
+                    for threads in [1, 2, 3, 8] {
+                        let same = run(narrow.0, narrow.1, threads) == expected;
+                        assert!(same, "{method:?} {m}x{n}x{k}, layout {layout}, {threads} threads");
+                    }
                 }
             }
         }

@@ -23,7 +23,7 @@ const SIDE: usize = 16;
 const ZERO: __m512i = unsafe { std::mem::zeroed() };
 
 /// Values of k of a block of 16 words.
-pub(super) const fn values(pairs: bool) -> usize {
+pub(super) const fn k_step(pairs: bool) -> usize {
     if pairs { 2 * SIDE } else { SIDE }
 }
 
@@ -76,9 +76,10 @@ unsafe fn pack_with<const PAIRS: bool>(
             Values::F32(data) => {
                 pack_from::<f32, PAIRS>(data, matrix, lines, panel, register, packed)
             }
-            Values::Bf16(data) => {
+            Values::Bf16(data) if PAIRS => {
                 pack_from::<Bf16, PAIRS>(data, matrix, lines, panel, register, packed)
             }
+            Values::Bf16(_) => unreachable!("gemm: bf16 where f32 is packed"),
         }
     }
 }
@@ -93,7 +94,7 @@ unsafe fn pack_from<T: Value, const PAIRS: bool>(
     register: Register,
     packed: &mut [f32],
 ) {
-    let k = values(PAIRS);
+    let k = k_step(PAIRS);
     let (panels, blocks) = (lines.len().div_ceil(size), matrix.cols.div_ceil(k));
     // Where neighbours in memory belong to different panels, the panels grow together.
     let together = matrix.row_stride == 1;
@@ -154,7 +155,7 @@ impl<'a, T: Value> Lines<'a, T> {
         place: &mut [f32],
     ) {
         let lines = self.count.saturating_sub(first).min(SIDE);
-        let values = self.k.saturating_sub(p).min(values(PAIRS));
+        let values = self.k.saturating_sub(p).min(k_step(PAIRS));
         let base = self.data.as_ptr().wrapping_add(first * self.across + p * self.along);
         // SAFETY: the lines and values exist; a copy has 16 lines of 32 values.
         let words = unsafe {
@@ -202,13 +203,13 @@ unsafe fn by_lines<T: Value, const PAIRS: bool>(
     values: usize,
 ) -> [__m512i; SIDE] {
     let mut words = [ZERO; SIDE];
-    let whole = lines == SIDE && values == self::values(PAIRS);
+    let whole = lines == SIDE && values == k_step(PAIRS);
     for (i, words) in words.iter_mut().enumerate() {
         let line = data.wrapping_add(i * across);
         // SAFETY: these values can be read.
         *words = unsafe {
             if whole {
-                T::neighbours::<PAIRS>(line, self::values(PAIRS))
+                T::neighbours::<PAIRS>(line, k_step(PAIRS))
             } else if i < lines {
                 T::neighbours::<PAIRS>(line, values)
             } else {
@@ -232,7 +233,7 @@ unsafe fn by_words<T: Value, const PAIRS: bool>(
     values: usize,
 ) -> [__m512i; SIDE] {
     let mut words = [ZERO; SIDE];
-    let whole = lines == SIDE && values == self::values(PAIRS);
+    let whole = lines == SIDE && values == k_step(PAIRS);
     let each = if PAIRS { 2 } else { 1 };
     for (w, words) in words.iter_mut().enumerate() {
         let row = data.wrapping_add(each * w * along);
@@ -276,7 +277,7 @@ impl Value for f32 {
     unsafe fn neighbours<const PAIRS: bool>(data: *const Self, count: usize) -> __m512i {
         // SAFETY: the masks keep the loads inside the values.
         unsafe {
-            if count == values(PAIRS) {
+            if count == k_step(PAIRS) {
                 return word::<PAIRS>(_mm512_loadu_ps(data), || _mm512_loadu_ps(data.add(SIDE)));
             }
             let (low, high) = (mask(count), mask(count.saturating_sub(SIDE)));
@@ -309,10 +310,9 @@ impl Value for f32 {
 impl Value for Bf16 {
     #[inline(always)]
     unsafe fn neighbours<const PAIRS: bool>(data: *const Self, count: usize) -> __m512i {
-        assert!(PAIRS, "gemm: bf16 values as f32 words");
         // SAFETY: the mask keeps the load inside the values.
         unsafe {
-            if count == values(PAIRS) {
+            if count == k_step(PAIRS) {
                 _mm512_loadu_si512(data.cast())
             } else {
                 _mm512_maskz_loadu_epi16(((1u64 << count) - 1) as u32, data.cast())
@@ -327,7 +327,6 @@ impl Value for Bf16 {
         count: usize,
         odd: usize,
     ) -> __m512i {
-        assert!(PAIRS, "gemm: bf16 values as f32 words");
         // SAFETY: the masks keep the loads inside the values; AVX-512BW and F are there, and a load of 512 bits under a
         // mask of 16 values reads 32 bytes.
         unsafe {

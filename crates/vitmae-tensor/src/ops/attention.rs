@@ -22,7 +22,7 @@ pub struct Attended {
 }
 
 /// `out_i = Σ_j softmax_j(q_i·k_j / √head_dim) · v_j` for each head. In bf16 the factors of each product are rounded, and
-/// a GPU stores `out` so; one that does not round to bf16 itself computes in f32.
+/// `out` is stored so; a GPU that does not round to bf16 itself computes in f32.
 ///
 /// # Shapes
 /// `qkv: [B, N, 3·D]`, `D` a multiple of `heads`.

@@ -8,7 +8,7 @@ use crate::values::{Bf16, SharedValues, Values, ValuesMut};
 use std::ops::Range;
 
 /// A `C` and its epilogue, for tasks that share them.
-pub(super) struct End<'a> {
+pub(super) struct Output<'a> {
     c: SharedValues,
     n: usize,
     bias: Option<&'a [f32]>,
@@ -34,7 +34,7 @@ impl Sums {
     }
 }
 
-impl<'a> End<'a> {
+impl<'a> Output<'a> {
     /// # Panics
     /// If a length does not fit a `C` of `n` columns.
     pub(super) fn new(c: ValuesMut<'a>, epilogue: Epilogue<'a>, n: usize) -> Self {
@@ -59,12 +59,12 @@ impl<'a> End<'a> {
         matches!(self.c, SharedValues::F32(_))
     }
 
-    /// Words of the memory for [`End::sums`] of so many rows.
+    /// Words of the memory for [`Output::sums`] of so many rows.
     pub(super) fn sums_len(&self, rows: usize) -> usize {
         self.c.buffer_len(rows * STRIP)
     }
 
-    /// Words of the memory for [`End::finish`].
+    /// Words of the memory for [`Output::finish`].
     pub(super) const SPARE: usize = 3 * STRIP;
 
     /// Columns of a task, as many at a time as its sums are to be finished together.
@@ -92,7 +92,7 @@ impl<'a> End<'a> {
     /// The calling task alone has these rows and columns of `C`, and their sums.
     ///
     /// # Panics
-    /// If `spare` is shorter than [`End::SPARE`].
+    /// If `spare` is shorter than [`Output::SPARE`].
     pub(super) unsafe fn finish(
         &self,
         sums: Sums,
