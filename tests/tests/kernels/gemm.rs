@@ -155,6 +155,7 @@ fn epilogues_equal_the_reference() {
                         activation: has_act.then_some(Activation::Gelu),
                         pre,
                         residual: has_residual.then_some(&residual[..]),
+                        ..Epilogue::default()
                     };
                     gemm(precision, a, b, c.slice(), false, epilogue);
                 }

@@ -126,7 +126,7 @@ fn forward_in_bf16_is_that_in_f32_rounded_once() {
                     let (bias, activation) = (Some(&bias[..]), Some(Activation::Gelu));
                     assert_rounded(&name("pre and y"), [&pre, &activated], |[pre, y]| {
                         let pre = Some(pre.into());
-                        let epilogue = Epilogue { bias, activation, pre, residual: None };
+                        let epilogue = Epilogue { bias, activation, pre, ..Epilogue::default() };
                         forward(x, epilogue, y.into());
                     });
                     assert_rounded(&name("y alone"), [&activated], |[y]| {
