@@ -134,7 +134,7 @@ fn bias_activation_equals_the_reference() {
             let tolerance = tolerance_at(TERMS, 2.0);
             // The CPU does this inside its matrix product; its activation is the twin.
             let twin_of = |pre: &[f32], y: &mut [f32]| {
-                cpu::forward(cpu::Activation::from_name(name).expect("a name"), pre, y);
+                cpu::forward(cpu::Activation::from_name(name).expect("a name"), pre, &mut *y);
                 if has_residual {
                     y.iter_mut().zip(&residual).for_each(|(y, r)| *y += r);
                 }

@@ -79,8 +79,9 @@ impl Behind {
         let epilogue = CpuEpilogue {
             bias: has_bias.then_some(&self.bias[..]),
             activation: has_activation.then_some(CpuActivation::Gelu),
-            pre: has_activation.then_some(&mut pre[..]),
+            pre: has_activation.then_some((&mut pre[..]).into()),
             residual: has_residual.then_some(&self.residual[..]),
+            ..CpuEpilogue::default()
         };
         cpu::forward(Precision::F32, x, weight, epilogue, shape, &mut y);
         y
