@@ -3,7 +3,9 @@
 //! Source: `torch.nn.functional.linear`. Oracle: `vitmae_testing::reference::linear`.
 
 use crate::activation::Activation;
-use crate::gemm::{Epilogue, MatRef, PackedB, Precision, QuantisedB, gemm, gemm_int8, gemm_packed};
+use crate::gemm::{
+    Epilogue, MatRef, PackedB, Panels, Precision, QuantisedB, gemm, gemm_int8, gemm_packed,
+};
 use crate::reduce;
 use crate::values::{Values, ValuesMut};
 
@@ -38,9 +40,19 @@ pub fn forward<'x, 'y>(
     gemm(precision, x, MatRef::row_major(weight, outputs, inputs).transposed(), y, false, epilogue);
 }
 
-/// The weight of [`forward`], packed once for many calls of [`forward_packed`].
-pub fn pack(precision: Precision, weight: &[f32], inputs: usize, outputs: usize) -> PackedB {
-    PackedB::new(precision, MatRef::row_major(weight, outputs, inputs).transposed())
+/// The weight of [`forward`], packed once for many calls of [`forward_packed`], into memory as [`PackedB::in_memory`] takes it.
+///
+/// # Panics
+/// As there, or if `weight` does not have `outputs · inputs` elements.
+pub fn pack<M: Panels + 'static>(
+    precision: Precision,
+    weight: &[f32],
+    inputs: usize,
+    outputs: usize,
+    memory: impl FnOnce(usize) -> M,
+) -> PackedB {
+    let weight = MatRef::row_major(weight, outputs, inputs).transposed();
+    PackedB::in_memory(precision, weight, memory)
 }
 
 /// [`forward`] with a weight from [`pack`]: the same bits.

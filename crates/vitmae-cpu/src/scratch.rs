@@ -41,6 +41,28 @@ pub(crate) fn kept(len: usize) -> Box<[Line]> {
     vec![Line([0.0; 16]); len.div_ceil(16)].into()
 }
 
+/// The same as floats.
+pub(crate) struct Kept(Box<[Line]>);
+
+impl Kept {
+    /// See [`kept`].
+    pub(crate) fn new(len: usize) -> Self {
+        Self(kept(len))
+    }
+}
+
+impl AsRef<[f32]> for Kept {
+    fn as_ref(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl AsMut<[f32]> for Kept {
+    fn as_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
 /// Length of a buffer that holds parts of these lengths, each on its own cache lines.
 pub(crate) fn total<const N: usize>(lens: [usize; N]) -> usize {
     lens.iter().map(|len| len.next_multiple_of(16)).sum()

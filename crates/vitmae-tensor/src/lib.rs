@@ -26,6 +26,7 @@ mod gpu;
 mod indices;
 pub mod ops;
 mod pool;
+mod storage;
 mod tensor;
 #[cfg(test)]
 mod tests;

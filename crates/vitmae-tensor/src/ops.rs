@@ -46,7 +46,7 @@ pub use layer_norm::{Normalised, layer_norm, layer_norm_backward, linear_residua
 pub use linear::{
     PackedWeight, Precision, Weight, linear, linear_activation, linear_activation_alone,
     linear_backward_activation, linear_backward_bias, linear_backward_input,
-    linear_backward_weight, linear_residual, rounded,
+    linear_backward_weight, linear_residual, pack, rounded,
 };
 pub use loss::{Distance, Objective, Target, loss, loss_backward, normalise_targets};
 pub use norm::{clip_scale, global_norm};

@@ -1,14 +1,15 @@
 //! A contiguous array of numbers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 #[cfg(feature = "gpu")]
 use vitmae_kernels::{Array, Client, Dtype};
 
-use vitmae_cpu::gemm::Precision;
+use vitmae_cpu::gemm::{PackedB, Precision};
 use vitmae_cpu::values::{Bf16, Values, ValuesMut};
 
 use crate::pool::Buffer;
+use crate::storage::{Packed, Rounded};
 use crate::{Device, TensorError};
 
 /// A row-major array of `f32` on a device. Cloning shares the memory. What operations in bf16 hand to each other
@@ -31,33 +32,9 @@ pub struct Tensor {
 enum Storage {
     Cpu(Arc<Buffer>),
     CpuBf16(Arc<Rounded>),
+    CpuPacked(Arc<Packed>),
     #[cfg(feature = "gpu")]
     Gpu(Arc<Array>),
-}
-
-/// Values in bf16.
-#[derive(Debug)]
-struct Rounded {
-    /// Two values a word.
-    words: Buffer,
-    len: usize,
-    /// The same in f32, for the first operation that reads no bf16.
-    wide: OnceLock<Buffer>,
-}
-
-impl Rounded {
-    fn values(&self) -> &[Bf16] {
-        &bytemuck::cast_slice(self.words.as_slice())[..self.len]
-    }
-
-    fn wide(&self) -> &[f32] {
-        let widen = || {
-            let mut wide = Buffer::take(self.len);
-            Values::from(self.values()).write_f32(wide.as_mut_slice());
-            wide
-        };
-        self.wide.get_or_init(widen).as_slice()
-    }
 }
 
 impl Tensor {
@@ -152,7 +129,7 @@ impl Tensor {
         let mut words = Buffer::take(len.div_ceil(2));
         let values: &mut [Bf16] = bytemuck::cast_slice_mut(words.as_mut_slice());
         write((&mut values[..len]).into());
-        let storage = Storage::CpuBf16(Arc::new(Rounded { words, len, wide: OnceLock::new() }));
+        let storage = Storage::CpuBf16(Arc::new(Rounded::new(words, len)));
         Ok(Self { device: device.clone(), shape: shape.to_vec(), storage })
     }
 
@@ -191,9 +168,9 @@ impl Tensor {
     pub fn to_vec(&self) -> Result<Vec<f32>, TensorError> {
         match &self.storage {
             Storage::Cpu(buffer) => Ok(buffer.as_slice().to_vec()),
-            Storage::CpuBf16(rounded) => {
-                let mut values = vec![0.0; rounded.len];
-                self.values().write_f32(&mut values);
+            Storage::CpuBf16(_) | Storage::CpuPacked(_) => {
+                let mut values = vec![0.0; self.len()];
+                self.write_f32(&mut values);
                 Ok(values)
             }
             #[cfg(feature = "gpu")]
@@ -271,6 +248,7 @@ impl Tensor {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
             (Storage::CpuBf16(a), Storage::CpuBf16(b)) => Arc::ptr_eq(a, b),
+            (Storage::CpuPacked(a), Storage::CpuPacked(b)) => Arc::ptr_eq(a, b),
             #[cfg(feature = "gpu")]
             (Storage::Gpu(a), Storage::Gpu(b)) => Arc::ptr_eq(a, b),
             _ => false,
@@ -290,8 +268,34 @@ impl Tensor {
         match &self.storage {
             Storage::Cpu(buffer) => buffer.as_slice(),
             Storage::CpuBf16(rounded) => rounded.wide(),
+            Storage::CpuPacked(packed) => packed.unpacked(),
             #[cfg(feature = "gpu")]
             Storage::Gpu(_) => unreachable!("a tensor of a GPU in an operation of the CPU"),
+        }
+    }
+
+    /// The same, copied.
+    fn write_f32(&self, values: &mut [f32]) {
+        match &self.storage {
+            Storage::CpuPacked(packed) => packed.write(values),
+            _ => self.values().write_f32(values),
+        }
+    }
+
+    /// Keeps the values of a weight on the CPU, of so many inputs and outputs, in the order of the kernels' products in f32,
+    /// and nothing else: who reads them otherwise unpacks them.
+    pub(crate) fn pack(&mut self, inputs: usize, outputs: usize) {
+        if let Storage::Cpu(buffer) = &self.storage {
+            let packed = Packed::new(buffer.as_slice(), inputs, outputs);
+            self.storage = Storage::CpuPacked(Arc::new(packed));
+        }
+    }
+
+    /// The values in that order, if they are kept so for these sides.
+    pub(crate) fn packed(&self, inputs: usize, outputs: usize) -> Option<&PackedB> {
+        match &self.storage {
+            Storage::CpuPacked(packed) => packed.panels(inputs, outputs),
+            _ => None,
         }
     }
 
@@ -303,7 +307,7 @@ impl Tensor {
         };
         if !is_own {
             let mut own = Buffer::take(self.len());
-            self.values().write_f32(own.as_mut_slice());
+            self.write_f32(own.as_mut_slice());
             self.storage = Storage::Cpu(Arc::new(own));
         }
         match &mut self.storage {

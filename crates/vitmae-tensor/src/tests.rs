@@ -50,10 +50,12 @@ fn products_are_stored_as_asked_and_read_either() {
     let ([x, x_bf16], [dy, dy_bf16]) = (both(&[2, 3, 5], 1), both(&[2, 3, 7], 4));
     for precision in PRECISIONS {
         let as_it_is = Weight { tensor: &weight, precision, packed: None };
-        let packed = PackedWeight::new(&weight, precision).unwrap();
+        let mut in_order = weight.clone();
+        let packed = pack(&mut in_order, precision).unwrap();
         let int8 = PackedWeight::int8(&weight).unwrap();
-        for weight in [None, packed.as_ref(), int8.as_ref()] {
-            let weight = Weight { packed: weight, ..as_it_is };
+        let packed = Weight { tensor: &in_order, packed: packed.as_ref(), ..as_it_is };
+        let int8 = Weight { packed: int8.as_ref(), ..as_it_is };
+        for weight in [as_it_is, packed, int8] {
             let expected = linear(&x, weight, Some(&bias), Precision::F32).unwrap();
             assert_eq!(expected.shape(), [2, 3, 7]);
             for (x, stored) in [&x, &x_bf16].into_iter().flat_map(|x| PRECISIONS.map(|s| (x, s))) {
@@ -76,6 +78,40 @@ fn products_are_stored_as_asked_and_read_either() {
             }
         }
     }
+}
+
+#[test]
+fn a_weight_in_the_order_of_the_kernels_reads_and_writes_as_before() {
+    let (weight, [x, dy]) = (f32(&[7, 5], 2), [f32(&[6, 5], 1), f32(&[6, 7], 4)]);
+    let mut packed = weight.clone();
+    assert!(pack(&mut packed, Precision::F32).unwrap().is_none());
+    assert!(packed.packed(5, 7).is_some() && weight.packed(5, 7).is_none() && !packed.is(&weight));
+    let shared = packed.clone();
+    assert!(shared.is(&packed) && !shared.is(&weight));
+    check(&packed, Precision::F32, &weight);
+    let dx = |weight| linear_backward_input(Precision::F32, &dy, weight, Precision::F32).unwrap();
+    check(&dx(&packed), Precision::F32, &dx(&weight));
+    check(&packed, Precision::F32, &weight);
+    let reshaped = packed.clone().reshape(&[5, 7]).unwrap();
+    let turned = weight.clone().reshape(&[5, 7]).unwrap();
+    check(&reshaped, Precision::F32, &turned);
+    let y = |tensor| {
+        let weight = Weight { tensor, precision: Precision::F32, packed: None };
+        linear(&dy, weight, None, Precision::F32).unwrap()
+    };
+    check(&y(&reshaped), Precision::F32, &y(&turned));
+
+    packed.make_mut()[3] = 9.0;
+    check(&shared, Precision::F32, &weight);
+    let mut changed = weight.clone();
+    changed.make_mut()[3] = 9.0;
+    check(&packed, Precision::F32, &changed);
+    let y = |tensor| {
+        let weight = Weight { tensor, precision: Precision::F32, packed: None };
+        linear(&x, weight, None, Precision::F32).unwrap()
+    };
+    check(&y(&packed), Precision::F32, &y(&changed));
+    check(&y(&shared), Precision::F32, &y(&weight));
 }
 
 #[test]

@@ -154,7 +154,10 @@ impl Method {
             Self::Amx if a.row_stride == 1 => 8 * amx::MR,
             #[cfg(target_arch = "x86_64")]
             Self::Amx => 2 * amx::MR,
-            _ => 192usize.next_multiple_of(self.mr()),
+            // CPUs with AVX2 alone have half a megabyte of second level, or less.
+            Self::F32(tile) | Self::Rounded(tile) => 96usize.next_multiple_of(tile.mr),
+            #[cfg(target_arch = "x86_64")]
+            Self::Fma | Self::Dot => 192usize.next_multiple_of(self.mr()),
         }
     }
 
@@ -174,6 +177,16 @@ impl Method {
             (Self::Amx, Values::Bf16(_)) => {
                 a.cols > 0 && a.col_stride == 1 && a.cols.is_multiple_of(words::k_step(true))
             }
+            _ => false,
+        }
+    }
+
+    /// Whether packed words are the values that they were made of.
+    pub(super) fn keeps_values(self) -> bool {
+        match self {
+            Self::F32(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Fma => true,
             _ => false,
         }
     }

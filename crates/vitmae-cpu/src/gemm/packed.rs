@@ -2,8 +2,13 @@
 
 use super::{MatRef, Method, Precision, TASK_WORDS};
 use crate::parallel::{self, SharedMut};
-use crate::scratch::{self, Line};
+use crate::scratch;
 use std::ops::Range;
+
+/// Memory that holds the panels of a [`PackedB`].
+pub trait Panels: AsRef<[f32]> + AsMut<[f32]> + Send + Sync {}
+
+impl<M: AsRef<[f32]> + AsMut<[f32]> + Send + Sync> Panels for M {}
 
 /// A matrix `B: [k, n]` in the precision and the order of this machine's kernels.
 ///
@@ -12,18 +17,39 @@ pub struct PackedB {
     pub(super) method: Method,
     k: usize,
     n: usize,
-    panels: Box<[Line]>,
+    panels: Box<dyn Panels>,
 }
 
 impl PackedB {
     /// Packs a matrix.
     pub fn new(precision: Precision, b: MatRef) -> Self {
-        let method = Method::of(precision);
+        Self::in_memory(precision, b, scratch::Kept::new)
+    }
+
+    /// Packs a matrix into memory of so many floats, whose contents do not matter; on whole cache lines products are fastest.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn in_memory<M: Panels + 'static>(
+        precision: Precision,
+        b: MatRef,
+        memory: impl FnOnce(usize) -> M,
+    ) -> Self {
+        Self::by(Method::of(precision), b, memory)
+    }
+
+    /// [`PackedB::in_memory`] for a certain method.
+    pub(super) fn by<M: Panels + 'static>(
+        method: Method,
+        b: MatRef,
+        memory: impl FnOnce(usize) -> M,
+    ) -> Self {
         let (k, n, nr) = (b.rows, b.cols, method.nr());
         let words = method.words(k);
-        let mut panels = scratch::kept(n.next_multiple_of(nr) * words);
+        let len = n.next_multiple_of(nr) * words;
+        let mut panels = Box::new(memory(len));
         let task_cols = (TASK_WORDS / words.max(1)).next_multiple_of(nr);
-        let out = SharedMut::new(bytemuck::cast_slice_mut(&mut panels));
+        let out = SharedMut::new(&mut panels.as_mut().as_mut()[..len]);
         parallel::for_each(n.div_ceil(task_cols), |task| {
             let cols = task * task_cols..((task + 1) * task_cols).min(n);
             let len = cols.len().next_multiple_of(nr) * words;
@@ -32,6 +58,38 @@ impl PackedB {
             method.pack_b(&b, cols, panels);
         });
         Self { method, k, n, panels }
+    }
+
+    /// The values again, column after column, as a weight `[n, k]` has them.
+    ///
+    /// # Panics
+    /// If they were packed in bf16, which rounded them, or if `values` does not have n · k elements.
+    pub fn unpack(&self, values: &mut [f32]) {
+        let (method, k, n, nr) = (self.method, self.k, self.n, self.method.nr());
+        assert!(method.keeps_values(), "gemm: values in bf16 are not unpacked");
+        assert_eq!(values.len(), n * k, "gemm: a matrix of {k}x{n}");
+        if k == 0 {
+            return;
+        }
+        // Where packing takes each value, as found by packing their places: that of value p of column i is k · i + p + 1.
+        let len = method.words(k) * nr;
+        let places: Vec<f32> = (1..=(k * nr) as u32).map(f32::from_bits).collect();
+        let mut order = scratch::take(len);
+        method.pack_b(&MatRef::row_major(&places, nr, k).transposed(), 0..nr, &mut order);
+        let panels = &(*self.panels).as_ref()[..n.div_ceil(nr) * len];
+        let out = SharedMut::new(values);
+        parallel::for_each(n.div_ceil(nr), |panel| {
+            let first = panel * nr;
+            // SAFETY: tasks own the values of disjoint columns.
+            let values = unsafe { out.slice(first * k, nr.min(n - first) * k) };
+            for (place, value) in order.iter().zip(&panels[panel * len..]) {
+                // Filling has place 0, and the columns behind the last have none here.
+                let place = (place.to_bits() as usize).wrapping_sub(1);
+                if let Some(out) = values.get_mut(place) {
+                    *out = *value;
+                }
+            }
+        });
     }
 }
 
@@ -55,7 +113,7 @@ impl<'a> From<MatRef<'a>> for Right<'a> {
 
 impl<'a> From<&'a PackedB> for Right<'a> {
     fn from(b: &'a PackedB) -> Self {
-        Self { k: b.k, n: b.n, source: Source::Packed(bytemuck::cast_slice(&b.panels)) }
+        Self { k: b.k, n: b.n, source: Source::Packed((*b.panels).as_ref()) }
     }
 }
 

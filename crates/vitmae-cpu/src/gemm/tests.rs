@@ -182,6 +182,27 @@ fn a_packed_matrix_gives_the_same_bits() {
     }
 }
 
+#[test]
+fn a_packed_matrix_gives_its_values_back() {
+    for (n, k) in [(97, 1030), (3100, 33), (1, 5), (32, 16), (48, 64), (5, 0), (0, 7)] {
+        let values = draws(n * k, 7);
+        for method in Method::all(Precision::F32) {
+            let b = MatRef::row_major(&values, n, k).transposed();
+            let packed = PackedB::by(method, b, |len| vec![f32::NAN; len]);
+            let mut found = vec![f32::NAN; n * k];
+            packed.unpack(&mut found);
+            assert_eq!(found, values, "{method:?} {n}x{k}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "values in bf16 are not unpacked")]
+fn rounded_values_are_not_given_back() {
+    let packed = PackedB::new(Precision::Bf16, MatRef::row_major(&[1.0; 6], 2, 3));
+    packed.unpack(&mut [0.0; 6]);
+}
+
 /// A matrix of bf16, and the same in f32.
 fn in_bf16(values: &[f32]) -> (Vec<Bf16>, Vec<f32>) {
     let mut narrow = vec![Bf16::ZERO; values.len()];

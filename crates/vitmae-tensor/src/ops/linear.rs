@@ -8,6 +8,7 @@ use vitmae_cpu::values::ValuesMut;
 use vitmae_kernels::{Array, Capabilities, Client, Dtype, convert, linear as gpu};
 
 use super::Activation;
+use crate::pool::Buffer;
 use crate::tensor::into_slot;
 #[cfg(feature = "gpu")]
 use crate::tensor::slot_array;
@@ -21,49 +22,60 @@ pub struct Weight<'a> {
     pub tensor: &'a Tensor,
     /// Of the product.
     pub precision: Precision,
-    /// The same values packed before; taken while they are the same, and in this precision or in 8 bits.
+    /// The same values rounded and packed before; taken while they are the same, and in this precision or in 8 bits.
     pub packed: Option<&'a PackedWeight>,
 }
 
-/// A weight in the order in which the CPU's kernels read it, for forward passes that do not change it. Costs the
-/// memory of the weight once more, in bf16 half of it, in 8 bits a quarter.
+/// A weight rounded, in the order in which the CPU's kernels read it, for forward passes that do not change it. Costs, beside
+/// the weight, half of its memory in bf16 and a quarter in 8 bits.
 pub struct PackedWeight {
     source: Tensor,
-    packed: Packed,
+    packed: Rounded,
 }
 
-enum Packed {
-    As(Precision, PackedB),
+enum Rounded {
+    Bf16(PackedB),
     Int8(QuantisedB),
 }
 
-impl PackedWeight {
-    /// Packs a weight; none on a GPU, whose kernels read weights as they are.
-    ///
-    /// # Errors
-    /// [`TensorError::Rank`] if it has fewer than two sides.
-    pub fn new(weight: &Tensor, precision: Precision) -> Result<Option<Self>, TensorError> {
-        let (outputs, inputs) = sides("pack", weight)?;
-        if !weight.device().is_cpu() {
-            return Ok(None);
-        }
-        let packed = cpu::pack(precision, weight.as_slice(), inputs, outputs);
-        Ok(Some(Self { source: weight.clone(), packed: Packed::As(precision, packed) }))
+/// Packs a weight of the CPU for forward passes: the same results, sooner.
+///
+/// For f32 the weight itself is kept in the order of the kernels and needs no more memory; what reads it otherwise, as
+/// [`Tensor::to_vec`] does, restores its order, and a backward pass keeps it in both. For bf16 a rounded copy is returned. A GPU's
+/// kernels read weights as they are.
+///
+/// # Errors
+/// [`TensorError::Rank`] if it has fewer than two sides.
+pub fn pack(
+    weight: &mut Tensor,
+    precision: Precision,
+) -> Result<Option<PackedWeight>, TensorError> {
+    let (outputs, inputs) = sides("pack", weight)?;
+    if !weight.device().is_cpu() {
+        return Ok(None);
     }
+    if precision == Precision::F32 {
+        weight.pack(inputs, outputs);
+        return Ok(None);
+    }
+    let packed = cpu::pack(precision, weight.as_slice(), inputs, outputs, Buffer::take);
+    Ok(Some(PackedWeight { source: weight.clone(), packed: Rounded::Bf16(packed) }))
+}
 
+impl PackedWeight {
     /// Rounds a weight to 8 bits, with a scale for each output; none on a GPU, which has no such products here, and
     /// none for more than 2¹⁵ inputs, whose sums would not fit in 32 bits.
     ///
     /// Products with it round each token to 8 bits too, and sum exactly.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// As [`pack`].
     pub fn int8(weight: &Tensor) -> Result<Option<Self>, TensorError> {
         let (outputs, inputs) = sides("quantise", weight)?;
         if !weight.device().is_cpu() || inputs > QuantisedB::MAX_K {
             return Ok(None);
         }
-        let packed = Packed::Int8(cpu::quantise(weight.as_slice(), inputs, outputs));
+        let packed = Rounded::Int8(cpu::quantise(weight.as_slice(), inputs, outputs));
         Ok(Some(Self { source: weight.clone(), packed }))
     }
 }
@@ -71,8 +83,8 @@ impl PackedWeight {
 impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.packed {
-            Packed::As(precision, _) => format!("{precision:?}"),
-            Packed::Int8(_) => "Int8".to_owned(),
+            Rounded::Bf16(_) => "Bf16",
+            Rounded::Int8(_) => "Int8",
         };
         let shape = self.source.shape();
         f.debug_struct("PackedWeight").field("shape", &shape).field("kind", &kind).finish()
@@ -84,9 +96,14 @@ impl Weight<'_> {
     fn forward(&self, x: &Tensor, epilogue: Epilogue, shape: Shape, y: ValuesMut) {
         // A write to the weight gave it memory of its own, since the packed one holds a clone.
         let fresh = |packed: &&PackedWeight| packed.source.is(self.tensor);
-        match self.packed.filter(fresh).map(|packed| &packed.packed) {
-            Some(Packed::Int8(packed)) => cpu::forward_int8(x.values(), packed, epilogue, y),
-            Some(Packed::As(precision, packed)) if *precision == self.precision => {
+        let rounded = self.packed.filter(fresh).map(|packed| &packed.packed);
+        let in_order = self.tensor.packed(shape.inputs, shape.outputs);
+        match (self.precision, rounded, in_order) {
+            (_, Some(Rounded::Int8(packed)), _) => {
+                cpu::forward_int8(x.values(), packed, epilogue, y);
+            }
+            (Precision::Bf16, Some(Rounded::Bf16(packed)), _)
+            | (Precision::F32, _, Some(packed)) => {
                 cpu::forward_packed(x.values(), packed, epilogue, shape.rows, y);
             }
             _ => {
