@@ -67,12 +67,13 @@ impl Packed {
     }
 
     pub(crate) fn unpacked(&self) -> &[f32] {
-        let unpack = || {
+        if self.unpacked.get().is_none() {
             let mut values = Buffer::take(self.inputs * self.outputs);
             self.panels.unpack(values.as_mut_slice());
-            values
-        };
-        self.unpacked.get_or_init(unpack).as_slice()
+            // Not inside `get_or_init`: unpacking waits for other threads, whose work may come here too. The first is kept.
+            let _ = self.unpacked.set(values);
+        }
+        self.unpacked.get_or_init(|| unreachable!("it was just set")).as_slice()
     }
 }
 

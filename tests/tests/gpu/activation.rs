@@ -1,4 +1,4 @@
-use super::device::{client, dtypes, rounded, rounding, rounds_freely};
+use super::device::{client, dtypes, left_out, rounded, rounding, rounds_freely};
 use super::output::assert_output;
 use vitmae_cpu::activation as cpu;
 use vitmae_kernels::activation::{self, Activation};
@@ -148,9 +148,13 @@ fn bias_activation_equals_the_reference() {
             // The activation's argument is of size 2, and may be the other neighbour.
             let open = if rounds_freely(dtype) { 2.0 * rounding(dtype) } else { 0.0 };
             let tolerance = Tolerance::new(tolerance.abs + open, tolerance.rel);
-            assert_output(&client, &what, dtype, &expected, tolerance, twin, |y| {
-                run(Some(&Array::empty(&client, x.len(), dtype)), y);
-            });
+            if tolerance.abs > Tolerance::CAP.abs {
+                left_out("what a saved argument gives", dtype);
+            } else {
+                assert_output(&client, &what, dtype, &expected, tolerance, twin, |y| {
+                    run(Some(&Array::empty(&client, x.len(), dtype)), y);
+                });
+            }
             let twin = |out: &mut [f32]| out.copy_from_slice(&pre);
             assert_output(&client, &what_pre, dtype, &expected_pre, tolerance, twin, |pre| {
                 run(Some(pre), &Array::empty(&client, x.len(), dtype));

@@ -64,9 +64,11 @@ fn packed_weights_give_the_same_bits_and_follow_every_change() {
             weight.set(&halved).unwrap();
         }
         assert_eq!(logits(&packed), logits(&plain));
-        packed.set_precision(Precision::F32);
-        plain.set_precision(Precision::F32);
-        assert_eq!(logits(&packed), logits(&plain));
+        for precision in [Precision::Bf16, Precision::F32] {
+            packed.set_precision(precision);
+            plain.set_precision(precision);
+            assert_eq!(logits(&packed), logits(&plain));
+        }
     }
 }
 
