@@ -94,7 +94,7 @@ fn forward_in_bf16_is_that_in_f32_rounded_once() {
         let (bias, residual) = (draws.vec_f32(outputs), draws.vec_f32(rows * outputs));
         let quantised = linear::quantise(&weight, inputs, outputs);
         for precision in PRECISIONS {
-            let packed = linear::pack(precision, &weight, inputs, outputs);
+            let packed = linear::pack(precision, &weight, inputs, outputs, |len| vec![0.0; len]);
             for way in ["as it is", "packed", "int8"] {
                 let forward = |x: Values, epilogue: Epilogue, y: ValuesMut| match way {
                     "packed" => linear::forward_packed(x, &packed, epilogue, rows, y),
