@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vitmae_model::{Masking, VitMaeConfig, VitMaeForPreTraining};
+use vitmae_model::{ForwardOptions, Masking, VitMaeConfig, VitMaeForPreTraining};
 use vitmae_tensor::ops::Precision;
 use vitmae_tensor::{Device, MemoryUse, Tensor, memory_use};
 use vitmae_testing::draws::Draws;
@@ -109,18 +109,33 @@ fn tensors_of_changing_sizes_share_the_memory_of_the_largest() {
 }
 
 #[test]
-fn weights_packed_in_f32_take_the_place_of_themselves() {
+fn packing_in_f32_takes_no_memory() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut model = VitMaeForPreTraining::new(config(), &Device::cpu(), 1).unwrap();
     let in_use = || memory_use().in_use;
+    let mut draws = Draws::new(1);
+    let pixels =
+        Tensor::from_vec(&Device::cpu(), &[1, 3, 64, 64], draws.vec_f32(3 * 64 * 64)).unwrap();
+    let noise: Vec<f64> = (0..64).map(|_| draws.uniform()).collect();
+    let masking = Masking::from_noise(&noise, 1, 64, 0.75).unwrap();
     // All widths are whole panels of every kernel, so packing fills nothing up.
     let before = in_use();
     model.pack_weights().unwrap();
     assert_eq!(in_use(), before);
+    drop(model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap());
+    assert_eq!(in_use(), before, "a forward pass reads weights as they are packed");
     for parameter in model.parameters() {
         assert!(parameter.value.to_vec().unwrap().iter().all(|value| value.is_finite()));
     }
     assert_eq!(in_use(), before, "reading them keeps nothing");
+
+    // What needs the other order keeps it until they are packed again.
+    model.set_precision(Precision::Bf16);
+    drop(model.forward(&pixels, &masking, &ForwardOptions::default()).unwrap());
+    assert!(in_use() > before);
+    model.set_precision(Precision::F32);
+    model.pack_weights().unwrap();
+    assert_eq!(in_use(), before);
 }
 
 #[test]

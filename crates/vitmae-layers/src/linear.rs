@@ -143,7 +143,7 @@ impl Linear {
     }
 
     /// Packs the weight for forward passes on the CPU, until it changes, as [`ops::pack`] does: the same results, sooner. For
-    /// inference; in f32 it costs no memory, in bf16 half of the weight's.
+    /// inference; in f32 it costs no memory, in bf16 half of the weight's, or all of it on a CPU without instructions for bf16.
     ///
     /// # Errors
     /// [`TensorError::Rank`] if the weight has fewer than two sides.

@@ -303,8 +303,8 @@ impl VitMaeModel {
         self.transformer.linears_mut().for_each(|linear| linear.precision = precision);
     }
 
-    /// Packs every weight for inference on the CPU: the same outputs, sooner, in f32 for no memory and in bf16 for half of that of
-    /// the weights. Call it once the precision is set; a weight that changes afterwards is used as it is.
+    /// Packs every weight for inference on the CPU: the same outputs, sooner. In f32 this costs no memory, in bf16 half of the
+    /// weights', or all of it on a CPU without instructions for bf16. Call it once the precision is set; a weight that changes afterwards is used as it is.
     ///
     /// # Errors
     /// None for models of this crate, whose weights all have two sides or more.

@@ -39,7 +39,7 @@ struct Place {
 /// Bytes held by the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// In tensors that are alive.
+    /// In tensors and packed weights that are alive.
     pub in_use: usize,
     /// The most that was ever in use.
     pub peak: usize,

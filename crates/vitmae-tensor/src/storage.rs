@@ -66,14 +66,19 @@ impl Packed {
         }
     }
 
+    /// Whether this is the order of a weight with these sides, and the values are not kept in row-major order beside it.
+    pub(crate) fn is_alone(&self, inputs: usize, outputs: usize) -> bool {
+        self.panels(inputs, outputs).is_some() && self.unpacked.get().is_none()
+    }
+
     pub(crate) fn unpacked(&self) -> &[f32] {
-        if self.unpacked.get().is_none() {
-            let mut values = Buffer::take(self.inputs * self.outputs);
-            self.panels.unpack(values.as_mut_slice());
-            // Not inside `get_or_init`: unpacking waits for other threads, whose work may come here too. The first is kept.
-            let _ = self.unpacked.set(values);
+        if let Some(values) = self.unpacked.get() {
+            return values.as_slice();
         }
-        self.unpacked.get_or_init(|| unreachable!("it was just set")).as_slice()
+        // Not inside `get_or_init`: unpacking waits for other threads, whose work may come here too. The first is kept.
+        let mut values = Buffer::take(self.inputs * self.outputs);
+        self.panels.unpack(values.as_mut_slice());
+        self.unpacked.get_or_init(|| values).as_slice()
     }
 }
 

@@ -285,9 +285,19 @@ impl Tensor {
     /// Keeps the values of a weight on the CPU, of so many inputs and outputs, in the order of the kernels' products in f32,
     /// and nothing else: who reads them otherwise unpacks them.
     pub(crate) fn pack(&mut self, inputs: usize, outputs: usize) {
-        if let Storage::Cpu(buffer) = &self.storage {
-            let packed = Packed::new(buffer.as_slice(), inputs, outputs);
-            self.storage = Storage::CpuPacked(Arc::new(packed));
+        match &self.storage {
+            Storage::CpuPacked(packed) if packed.is_alone(inputs, outputs) => {}
+            _ => {
+                let packed = Packed::new(self.as_slice(), inputs, outputs);
+                self.storage = Storage::CpuPacked(Arc::new(packed));
+            }
+        }
+    }
+
+    /// Undoes [`pack`](Self::pack).
+    pub(crate) fn unpack(&mut self) {
+        if let Storage::CpuPacked(_) = &self.storage {
+            self.make_mut();
         }
     }
 

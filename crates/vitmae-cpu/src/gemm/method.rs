@@ -154,10 +154,11 @@ impl Method {
             Self::Amx if a.row_stride == 1 => 8 * amx::MR,
             #[cfg(target_arch = "x86_64")]
             Self::Amx => 2 * amx::MR,
-            // CPUs with AVX2 alone have half a megabyte of second level, or less.
-            Self::F32(tile) | Self::Rounded(tile) => 96usize.next_multiple_of(tile.mr),
-            #[cfg(target_arch = "x86_64")]
-            Self::Fma | Self::Dot => 192usize.next_multiple_of(self.mr()),
+            // Without AVX-512: Zen's cores of that kind have half a megabyte of second level.
+            Self::F32(tile) | Self::Rounded(tile) if tile.nr == 16 => {
+                96usize.next_multiple_of(tile.mr)
+            }
+            _ => 192usize.next_multiple_of(self.mr()),
         }
     }
 

@@ -26,10 +26,11 @@ impl PackedB {
         Self::in_memory(precision, b, scratch::Kept::new)
     }
 
-    /// Packs a matrix into memory of so many floats, whose contents do not matter; on whole cache lines products are fastest.
+    /// Packs a matrix into what `memory` returns for a number of floats; its contents do not matter. Products are fastest if it
+    /// starts at a cache line.
     ///
     /// # Panics
-    /// If there are fewer.
+    /// If it holds fewer floats than asked for.
     pub fn in_memory<M: Panels + 'static>(
         precision: Precision,
         b: MatRef,
@@ -48,7 +49,7 @@ impl PackedB {
         let words = method.words(k);
         let len = n.next_multiple_of(nr) * words;
         let mut panels = Box::new(memory(len));
-        let task_cols = (TASK_WORDS / words.max(1)).next_multiple_of(nr);
+        let task_cols = (TASK_WORDS / words.max(1)).max(1).next_multiple_of(nr);
         let out = SharedMut::new(&mut panels.as_mut().as_mut()[..len]);
         parallel::for_each(n.div_ceil(task_cols), |task| {
             let cols = task * task_cols..((task + 1) * task_cols).min(n);

@@ -167,7 +167,7 @@ fn nan_and_infinity_come_through() {
 
 #[test]
 fn a_packed_matrix_gives_the_same_bits() {
-    for (m, n, k) in [(50, 97, 1030), (1, 3100, 33), (67, 1, 5), (3, 5, 0)] {
+    for (m, n, k) in [(50, 97, 1030), (1, 3100, 33), (67, 1, 5), (3, 5, 0), (2, 3, 66_000)] {
         let (a, b) = (draws(m * k, 6), draws(n * k, 7));
         let a = MatRef::row_major(&a, m, k);
         for b in [MatRef::row_major(&b, k, n), MatRef::row_major(&b, n, k).transposed()] {
@@ -184,7 +184,8 @@ fn a_packed_matrix_gives_the_same_bits() {
 
 #[test]
 fn a_packed_matrix_gives_its_values_back() {
-    for (n, k) in [(97, 1030), (3100, 33), (1, 5), (32, 16), (48, 64), (5, 0), (0, 7)] {
+    for (n, k) in [(97, 1030), (3100, 33), (1, 5), (32, 16), (48, 64), (3, 33_000), (5, 0), (0, 7)]
+    {
         let values = draws(n * k, 7);
         for method in Method::all(Precision::F32) {
             let b = MatRef::row_major(&values, n, k).transposed();

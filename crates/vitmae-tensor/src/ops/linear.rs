@@ -27,22 +27,23 @@ pub struct Weight<'a> {
 }
 
 /// A weight rounded, in the order in which the CPU's kernels read it, for forward passes that do not change it. Costs, beside
-/// the weight, half of its memory in bf16 and a quarter in 8 bits.
+/// the weight, half of its memory in bf16, or all of it on a CPU without instructions for bf16, and a quarter in 8 bits.
 pub struct PackedWeight {
     source: Tensor,
-    packed: Rounded,
+    packed: Kind,
 }
 
-enum Rounded {
+enum Kind {
     Bf16(PackedB),
     Int8(QuantisedB),
 }
 
 /// Packs a weight of the CPU for forward passes: the same results, sooner.
 ///
-/// For f32 the weight itself is kept in the order of the kernels and needs no more memory; what reads it otherwise, as
-/// [`Tensor::to_vec`] does, restores its order, and a backward pass keeps it in both. For bf16 a rounded copy is returned. A GPU's
-/// kernels read weights as they are.
+/// For f32 the weight itself is kept in the order of the kernels and needs no more memory, unless a clone shares it.
+/// [`Tensor::to_vec`] restores its order; other operations that read it so, as a backward pass, a product in bf16 and
+/// [`PackedWeight::int8`] do, keep it in both orders until it is written or packed again. For bf16 a rounded copy is returned. A GPU's kernels
+/// read weights as they are.
 ///
 /// # Errors
 /// [`TensorError::Rank`] if it has fewer than two sides.
@@ -58,8 +59,9 @@ pub fn pack(
         weight.pack(inputs, outputs);
         return Ok(None);
     }
+    weight.unpack();
     let packed = cpu::pack(precision, weight.as_slice(), inputs, outputs, Buffer::take);
-    Ok(Some(PackedWeight { source: weight.clone(), packed: Rounded::Bf16(packed) }))
+    Ok(Some(PackedWeight { source: weight.clone(), packed: Kind::Bf16(packed) }))
 }
 
 impl PackedWeight {
@@ -75,7 +77,7 @@ impl PackedWeight {
         if !weight.device().is_cpu() || inputs > QuantisedB::MAX_K {
             return Ok(None);
         }
-        let packed = Rounded::Int8(cpu::quantise(weight.as_slice(), inputs, outputs));
+        let packed = Kind::Int8(cpu::quantise(weight.as_slice(), inputs, outputs));
         Ok(Some(Self { source: weight.clone(), packed }))
     }
 }
@@ -83,8 +85,8 @@ impl PackedWeight {
 impl std::fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match &self.packed {
-            Rounded::Bf16(_) => "Bf16",
-            Rounded::Int8(_) => "Int8",
+            Kind::Bf16(_) => "Bf16",
+            Kind::Int8(_) => "Int8",
         };
         let shape = self.source.shape();
         f.debug_struct("PackedWeight").field("shape", &shape).field("kind", &kind).finish()
@@ -99,11 +101,10 @@ impl Weight<'_> {
         let rounded = self.packed.filter(fresh).map(|packed| &packed.packed);
         let in_order = self.tensor.packed(shape.inputs, shape.outputs);
         match (self.precision, rounded, in_order) {
-            (_, Some(Rounded::Int8(packed)), _) => {
+            (_, Some(Kind::Int8(packed)), _) => {
                 cpu::forward_int8(x.values(), packed, epilogue, y);
             }
-            (Precision::Bf16, Some(Rounded::Bf16(packed)), _)
-            | (Precision::F32, _, Some(packed)) => {
+            (Precision::Bf16, Some(Kind::Bf16(packed)), _) | (Precision::F32, _, Some(packed)) => {
                 cpu::forward_packed(x.values(), packed, epilogue, shape.rows, y);
             }
             _ => {
